@@ -1,0 +1,1 @@
+"""The client: the node, its endpoints and the agent."""

@@ -1,0 +1,1 @@
+"""The ``ntm`` command, one file a command group."""

@@ -1,0 +1,55 @@
+"""The one tree of errors. Each docstring says what the error means to the one who reads it."""
+
+from __future__ import annotations
+
+
+class NTMobileError(Exception):
+    """Something ntmobile was asked to do did not succeed; the text is one line that says what to do."""
+
+
+class ConfigurationError(NTMobileError):
+    """A configuration file, an option or a state directory is missing, unreadable or wrong."""
+
+
+class InvalidName(NTMobileError):
+    """A name is not a valid FQDN, user, device or domain of a realm."""
+
+
+class MalformedMessage(NTMobileError):
+    """Bytes from a peer are not a message this version accepts (size, type, field, bounds)."""
+
+
+class AuthenticationError(NTMobileError):
+    """A password, certificate, signature or session was not accepted."""
+
+
+class CertificateError(AuthenticationError):
+    """A certificate is missing, expired, of another realm, or names another role or name."""
+
+
+class UntrustedIdentity(AuthenticationError):
+    """A correspondent shows another identity than the one pinned; ``ntm trust FQDN`` accepts it."""
+
+
+class AccessDenied(NTMobileError):
+    """The peer is known but what was asked is not allowed; strangers cannot tell it from unknown."""
+
+
+class UnknownName(NTMobileError):
+    """Nobody of that name can be found: misspelt, not enrolled, or not for you to see."""
+
+
+class Unreachable(NTMobileError):
+    """A server or correspondent did not answer in time; the text says which and what was tried."""
+
+
+class NotPermittedHere(NTMobileError):
+    """This system forbids what was asked (namespaces, TUN, a port); the text names the alternative."""
+
+
+class NotRegistered(NTMobileError):
+    """The client has no session with its coordinator (enrol, log in or wait for the network)."""
+
+
+class QuotaExceeded(NTMobileError):
+    """A limit on attempts, clients, tunnels or storage is reached; the text says when to try again."""

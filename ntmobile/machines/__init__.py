@@ -1,0 +1,1 @@
+"""Sans-I/O state machines: events and the time go in, effects come out."""

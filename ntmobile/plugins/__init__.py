@@ -1,0 +1,1 @@
+"""Providers of the interfaces in :mod:`ntmobile.interfaces`, found with twisted.plugin."""

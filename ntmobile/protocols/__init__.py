@@ -1,0 +1,1 @@
+"""Twisted protocols and factories, one module per conversation."""

@@ -1,0 +1,1 @@
+"""The servers of a realm: account server, direction coordinator, relay server."""

@@ -1,0 +1,1 @@
+"""Message declarations, codec, sealing and headers: no Twisted, no clock, no sockets."""
