@@ -68,9 +68,7 @@ def declare(
     def register(cls: type[_M]) -> type[_M]:
         if number in _BY_NUMBER or not 0 < number < 65536:
             raise ValueError(f"message number {number:#06x} is taken or out of range")
-        declaration = Declaration(
-            number, title, sender, receiver, transport, protection, cls
-        )
+        declaration = Declaration(number, title, sender, receiver, transport, protection, cls)
         _BY_NUMBER[number] = declaration
         _BY_TYPE[cls] = declaration
         _DECODERS[number] = msgspec.msgpack.Decoder(cls, strict=True)
@@ -113,14 +111,10 @@ def decode(data: bytes | bytearray | memoryview, limit: int = FRAME_LIMIT) -> Me
         raise MalformedMessage(f"a {title} that does not decode: {problem}") from None
 
 
-def decode_as(
-    kind: type[_M], data: bytes | bytearray | memoryview, limit: int = FRAME_LIMIT
-) -> _M:
+def decode_as(kind: type[_M], data: bytes | bytearray | memoryview, limit: int = FRAME_LIMIT) -> _M:
     """Decode a message that must be of type ``kind``; anything else is :class:`MalformedMessage`."""
     message = decode(data, limit)
     if not isinstance(message, kind):
         expected = declaration_of(kind).title
-        raise MalformedMessage(
-            f"a {declaration_of(message).title} where a {expected} belongs"
-        )
+        raise MalformedMessage(f"a {declaration_of(message).title} where a {expected} belongs")
     return message

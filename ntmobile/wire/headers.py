@@ -52,9 +52,7 @@ class Kind(IntEnum):
 
 
 #: What an RS forwards without looking further.
-FORWARDED: Final = frozenset(
-    {Kind.TUNNEL_REQUEST, Kind.TUNNEL_RESPONSE, Kind.TUNNEL_DATA}
-)
+FORWARDED: Final = frozenset({Kind.TUNNEL_REQUEST, Kind.TUNNEL_RESPONSE, Kind.TUNNEL_DATA})
 
 
 class Flag(IntFlag):
@@ -62,12 +60,8 @@ class Flag(IntFlag):
 
     EPOCH = 0x03  #: mask: the key epoch, modulo four (R19)
     CONTROL = 0x10  #: tunnel data: the body is a control message, not an inner packet
-    FIRST = (
-        0x20  #: tunnel data: the first half of a packet split over two datagrams (R23)
-    )
-    SECOND = (
-        0x40  #: tunnel data: the second half; its counter is that of the first plus one
-    )
+    FIRST = 0x20  #: tunnel data: the first half of a packet split over two datagrams (R23)
+    SECOND = 0x40  #: tunnel data: the second half; its counter is that of the first plus one
     FROM_COORDINATOR = 0x80  #: signalling: sent by the DC
 
 

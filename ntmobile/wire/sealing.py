@@ -68,19 +68,13 @@ class Opener:
         header = Header.parse(datagram)
         if len(datagram) < HEADER_SIZE + TAG_SIZE:
             raise MalformedMessage("a sealed datagram is shorter than its tag")
-        if header.counter >= COUNTER_LIMIT or not self.window.acceptable(
-            header.counter
-        ):
+        if header.counter >= COUNTER_LIMIT or not self.window.acceptable(header.counter):
             raise AuthenticationError("a datagram came twice or far too late")
         view = memoryview(datagram)
         nonce = _NONCE.pack(0, header.counter)
         try:
-            plaintext = AESGCM(self._key).decrypt(
-                nonce, view[HEADER_SIZE:], view[:HEADER_SIZE]
-            )
+            plaintext = AESGCM(self._key).decrypt(nonce, view[HEADER_SIZE:], view[:HEADER_SIZE])
         except InvalidTag:
-            raise AuthenticationError(
-                "a datagram is not sealed with the session's key"
-            ) from None
+            raise AuthenticationError("a datagram is not sealed with the session's key") from None
         self.window.mark(header.counter)
         return header, plaintext

@@ -46,9 +46,7 @@ class Endpoint(msgspec.Struct, frozen=True, array_like=True):
     def of(cls, address: Address) -> Endpoint:
         """From numeric host text and port; not numeric is :class:`MalformedMessage`."""
         try:
-            return cls(
-                ipaddress.ip_address(address[0].partition("%")[0]).packed, address[1]
-            )
+            return cls(ipaddress.ip_address(address[0].partition("%")[0]).packed, address[1])
         except ValueError:
             raise MalformedMessage(f"not a numeric address: {address[0]!r}") from None
 

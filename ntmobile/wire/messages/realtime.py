@@ -130,11 +130,7 @@ class PolicyRequest(Message):
 
     generation: Counter
     allow: Annotated[tuple[Pattern, ...], Meta(max_length=8)]
-        tuple[Name | Annotated[str, Meta(max_length=100)], ...], Meta(max_length=8)
-    ]
-    relay_only: Annotated[
-        tuple[Annotated[str, Meta(max_length=100)], ...], Meta(max_length=4)
-    ] = ()
+    relay_only: Annotated[tuple[Pattern, ...], Meta(max_length=4)] = ()
 
 
 @declare(
@@ -162,9 +158,7 @@ class Outcome(IntEnum):
     """What became of a request; the words are for people."""
 
     OK = 0
-    WAKING = (
-        1  #: CN is off or asleep: it is notified, the direction waits for it up to 60 s
-    )
+    WAKING = 1  #: CN is off or asleep: it is notified, the direction waits for it up to 60 s
     UNKNOWN = 2  #: nobody of that name, or not for you (R13: the same answer)
     UNREACHABLE = 3  #: DC_CN was not found or did not answer
     UNTRUSTED = 4  #: no authority is configured for that domain, or the certificate is not its own
