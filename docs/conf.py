@@ -1,0 +1,32 @@
+"""Sphinx configuration."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_found = re.search(
+    r'^__version__ = "([^"]+)"$', (ROOT / "ntmobile" / "__init__.py").read_text("utf-8"), re.M
+)
+
+project = "ntmobile"
+author = "the ntmobile developers"
+copyright = author
+release = version = _found.group(1) if _found else ""
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+exclude_patterns = ["_build"]
+
+myst_enable_extensions = ["deflist", "colon_fence"]
+myst_heading_anchors = 3
+
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+
+# A chapter's index lists whatever pages stand beside it, at first none.
+suppress_warnings = ["toc.empty_glob"]
+
+html_theme = "furo"
+html_title = "ntmobile"

@@ -1,0 +1,1 @@
+"""Tests of ntmobile; ``python -m twisted.trial tests`` runs them."""
