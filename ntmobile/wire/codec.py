@@ -1,8 +1,8 @@
-"""The one codec: a registered number (two bytes, big endian), then the fields as a MessagePack array.
+"""The one codec: a registered number (two bytes, big endian), then the fields as MessagePack array.
 
-Rule R11: size is limited before decoding, every failure becomes :class:`MalformedMessage`, encoding
-validates too. Unknown fields at the end are ignored, so that versions can meet; fields are only ever
-added at the end, with a default.
+Rule R11: size is limited before decoding, every failure becomes :class:`MalformedMessage`,
+encoding validates too. Unknown fields at the end are ignored, so that versions can meet; fields are
+only ever added at the end, with a default.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def declare(
     transport: str,
     protection: str,
 ) -> Callable[[type[_M]], type[_M]]:
-    """Register a message class; a decorator. A number or class registered twice is a ``ValueError``."""
+    """Register a message class; a decorator. A number taken already is a ``ValueError``."""
 
     def register(cls: type[_M]) -> type[_M]:
         if number in _BY_NUMBER or not 0 < number < 65536:
@@ -88,7 +88,7 @@ def declaration_of(message: Message | type[Message]) -> Declaration:
 
 
 def encode(message: Message, limit: int = FRAME_LIMIT) -> bytes:
-    """Encode a message; out of bounds or larger than ``limit`` bytes is :class:`MalformedMessage`."""
+    """Encode a message; out of bounds or over ``limit`` bytes is :class:`MalformedMessage`."""
     number = _BY_TYPE[type(message)].number
     data = number.to_bytes(2, "big") + _ENCODER.encode(message)
     decode(data, limit)
@@ -112,7 +112,7 @@ def decode(data: bytes | bytearray | memoryview, limit: int = FRAME_LIMIT) -> Me
 
 
 def decode_as(kind: type[_M], data: bytes | bytearray | memoryview, limit: int = FRAME_LIMIT) -> _M:
-    """Decode a message that must be of type ``kind``; anything else is :class:`MalformedMessage`."""
+    """Decode a message that must be a ``kind``; anything else is :class:`MalformedMessage`."""
     message = decode(data, limit)
     if not isinstance(message, kind):
         expected = declaration_of(kind).title

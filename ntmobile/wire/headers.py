@@ -80,7 +80,7 @@ class Header:
 
     @classmethod
     def parse(cls, datagram: bytes | bytearray | memoryview) -> Header:
-        """Read the header of a datagram; too short, unknown kind or reserved bits: MalformedMessage."""
+        """Read a header; too short, unknown kind, reserved bits: :class:`MalformedMessage`."""
         if len(datagram) < HEADER_SIZE:
             raise MalformedMessage(
                 f"a datagram of {len(datagram)} bytes is shorter than its header"

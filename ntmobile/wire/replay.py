@@ -9,7 +9,7 @@ WINDOW: Final = 8192
 
 
 class ReplayWindow:
-    """Remembers which counters of the last :data:`WINDOW` were seen. Check before opening, mark after."""
+    """Remembers which of the last :data:`WINDOW` counters were seen: check, open, then mark."""
 
     __slots__ = ("_seen", "_top", "size")
 

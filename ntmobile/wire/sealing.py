@@ -1,4 +1,4 @@
-"""Sealing of datagrams: AES-256-GCM, nonce = four zero bytes and the header's counter, header bound in."""
+"""Sealing of datagrams: AES-256-GCM under the header's counter, with the header bound in."""
 
 from __future__ import annotations
 

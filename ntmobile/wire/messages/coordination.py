@@ -40,7 +40,7 @@ _Outcome = Annotated[int, Meta(ge=0, le=255)]
     transport="link",
     protection=_LINK,
 )
-class InformationRequest(Message):
+class InformationRequest(Message, frozen=True):
     """DC_MN asks for CN's information on behalf of MN, whose signature it forwards (R13)."""
 
     mn: Name
@@ -60,7 +60,7 @@ class InformationRequest(Message):
     transport="link",
     protection=_LINK,
 )
-class InformationResponse(Message):
+class InformationResponse(Message, frozen=True):
     """CN's device, certificate and location; a stranger gets UNKNOWN for "denied" too (R13).
 
     :ivar cn: the FQDN of the device, also where a user's name was asked for.
@@ -82,7 +82,7 @@ class InformationResponse(Message):
     transport="link",
     protection=_LINK,
 )
-class RouteDirectionTransfer(Message):
+class RouteDirectionTransfer(Message, frozen=True):
     """A Route Direction for CN, relayed by DC_CN, which alone has a relationship with CN."""
 
     cn: Name
@@ -97,7 +97,7 @@ class RouteDirectionTransfer(Message):
     transport="link",
     protection=_LINK,
 )
-class RouteDirectionTransferResponse(Message):
+class RouteDirectionTransferResponse(Message, frozen=True):
     """OK: DC_CN sends it now. WAKING: it waits and CN is notified."""
 
     outcome: _Outcome
@@ -111,7 +111,7 @@ class RouteDirectionTransferResponse(Message):
     transport="link",
     protection=_LINK,
 )
-class LocationUpdate(Message):
+class LocationUpdate(Message, frozen=True):
     """CN registered elsewhere while a direction for it was pending (R16): decide again."""
 
     direction: Identifier
@@ -127,7 +127,7 @@ class LocationUpdate(Message):
     transport="link",
     protection=_LINK,
 )
-class RevocationNotice(Message):
+class RevocationNotice(Message, frozen=True):
     """A client of the sender's domain is revoked: tell correspondents of yours (R34)."""
 
     revoked: Name
@@ -143,7 +143,7 @@ class RevocationNotice(Message):
     transport="link",
     protection=_LINK,
 )
-class LinkAcknowledgement(Message):
+class LinkAcknowledgement(Message, frozen=True):
     """The answer to a request that needs no other answer."""
 
     outcome: _Outcome = 0
@@ -158,7 +158,7 @@ class LinkAcknowledgement(Message):
     transport="link",
     protection=_LINK,
 )
-class RelayRegistration(Message):
+class RelayRegistration(Message, frozen=True):
     """An RS reports for duty; ``boot`` changes when it restarts (R26)."""
 
     name: Name
@@ -176,7 +176,7 @@ class RelayRegistration(Message):
     transport="link",
     protection=_LINK,
 )
-class RelayRegistrationResponse(Message):
+class RelayRegistrationResponse(Message, frozen=True):
     """``interval`` seconds between Relay Reports."""
 
     outcome: _Outcome
@@ -191,7 +191,7 @@ class RelayRegistrationResponse(Message):
     transport="link",
     protection=_LINK,
 )
-class RelayDirection(Message):
+class RelayDirection(Message, frozen=True):
     """Relay this tunnel: a key a side (R25). Repeating it is harmless."""
 
     direction: Identifier
@@ -208,7 +208,7 @@ class RelayDirection(Message):
     transport="link",
     protection=_LINK,
 )
-class RelayResponse(Message):
+class RelayResponse(Message, frozen=True):
     """OK or BUSY."""
 
     direction: Identifier
@@ -224,7 +224,7 @@ class RelayResponse(Message):
     transport="link",
     protection=_LINK,
 )
-class RelayEnd(Message):
+class RelayEnd(Message, frozen=True):
     """Forget a tunnel (revocation). Answered by a Link Acknowledgement."""
 
     direction: Identifier
@@ -247,7 +247,7 @@ class RelayCount(msgspec.Struct, frozen=True, array_like=True):
     transport="link",
     protection=_LINK,
 )
-class RelayReport(Message):
+class RelayReport(Message, frozen=True):
     """Load of the RS and the counts of its tunnels; ended tunnels once with ``ended``."""
 
     tunnels: Count

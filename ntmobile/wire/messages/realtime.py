@@ -48,7 +48,7 @@ class Capability(IntFlag):
     transport="udp",
     protection=_SEALED,
 )
-class RegistrationRequest(Message):
+class RegistrationRequest(Message, frozen=True):
     """The client's location, sent once on each family's socket after every change.
 
     :ivar generation: of the client's location; grows with every change.
@@ -71,7 +71,7 @@ class RegistrationRequest(Message):
     transport="udp",
     protection=_SEALED,
 )
-class RegistrationResponse(Message):
+class RegistrationResponse(Message, frozen=True):
     """What the DC saw.
 
     :ivar observed: source address of the request. :ivar translated: it is none of ``local``.
@@ -96,7 +96,7 @@ class RegistrationResponse(Message):
     transport="udp",
     protection=_SEALED,
 )
-class KeepAlive(Message):
+class KeepAlive(Message, frozen=True):
     """Holds the NAT binding and the registration."""
 
     generation: Counter
@@ -110,7 +110,7 @@ class KeepAlive(Message):
     transport="udp",
     protection=_SEALED,
 )
-class KeepAliveResponse(Message):
+class KeepAliveResponse(Message, frozen=True):
     """Echoes the address the DC saw (R9): a change tells the client that its NAT rebound."""
 
     generation: Counter
@@ -125,7 +125,7 @@ class KeepAliveResponse(Message):
     transport="udp",
     protection=_SEALED,
 )
-class PolicyRequest(Message):
+class PolicyRequest(Message, frozen=True):
     """Who may ask for this client, and from whom its addresses are hidden (R13)."""
 
     generation: Counter
@@ -141,7 +141,7 @@ class PolicyRequest(Message):
     transport="udp",
     protection=_SEALED,
 )
-class PolicyResponse(Message):
+class PolicyResponse(Message, frozen=True):
     """The policy of that generation is in force."""
 
     generation: Counter
@@ -175,7 +175,7 @@ class Outcome(IntEnum):
     transport="udp",
     protection=_SEALED,
 )
-class DirectionRequest(Message):
+class DirectionRequest(Message, frozen=True):
     """MN asks for a tunnel to CN.
 
     :ivar signature: Ed25519 by MN's identity over :func:`direction_statement` (R13).
@@ -203,7 +203,7 @@ def direction_statement(mn: str, cn: str, nonce: bytes, issued: int) -> bytes:
     transport="udp",
     protection=_SEALED,
 )
-class DirectionResponse(Message):
+class DirectionResponse(Message, frozen=True):
     """What became of the request; the Route Direction itself comes as a request of its own."""
 
     outcome: Annotated[int, Meta(ge=0, le=255)]
@@ -231,7 +231,7 @@ class Relay(msgspec.Struct, frozen=True, array_like=True):
     transport="udp",
     protection=_SEALED,
 )
-class RouteDirection(Message):
+class RouteDirection(Message, frozen=True):
     """How to build one tunnel (R15); to MN from DC_MN, to CN through DC_CN.
 
     :ivar direction: identifier, the index of its datagrams' headers.
@@ -268,7 +268,7 @@ class RouteDirection(Message):
     transport="udp",
     protection=_SEALED,
 )
-class RouteDirectionAcknowledgement(Message):
+class RouteDirectionAcknowledgement(Message, frozen=True):
     """The client has the direction, or refuses it (its own allow list, a pin, a certificate)."""
 
     direction: Identifier
@@ -284,7 +284,7 @@ class RouteDirectionAcknowledgement(Message):
     transport="udp",
     protection=_SEALED,
 )
-class RouteDirectionRequest(Message):
+class RouteDirectionRequest(Message, frozen=True):
     """A client that woke asks for the directions that wait for it."""
 
     generation: Counter
@@ -298,7 +298,7 @@ class RouteDirectionRequest(Message):
     transport="udp",
     protection=_SEALED,
 )
-class RouteDirectionWaiting(Message):
+class RouteDirectionWaiting(Message, frozen=True):
     """How many directions wait; each follows as a Route Direction."""
 
     waiting: Count
@@ -312,7 +312,7 @@ class RouteDirectionWaiting(Message):
     transport="udp",
     protection="sealed to a client that is online; otherwise as the notification plugin does",
 )
-class NotificationRequest(Message):
+class NotificationRequest(Message, frozen=True):
     """Something waits for the client (R33: public by nature, empty by default)."""
 
     receiver: Name
@@ -328,7 +328,7 @@ class NotificationRequest(Message):
     transport="udp",
     protection=_SEALED,
 )
-class RevocationOrder(Message):
+class RevocationOrder(Message, frozen=True):
     """End the tunnels with a revoked correspondent at once (R34)."""
 
     peer: Name
@@ -343,7 +343,7 @@ class RevocationOrder(Message):
     transport="udp",
     protection=_SEALED,
 )
-class Acknowledgement(Message):
+class Acknowledgement(Message, frozen=True):
     """The answer to a request that needs no other answer."""
 
     outcome: Annotated[int, Meta(ge=0, le=255)] = 0
@@ -358,7 +358,7 @@ class Acknowledgement(Message):
     transport="udp",
     protection=_SEALED,
 )
-class Deregistration(Message):
+class Deregistration(Message, frozen=True):
     """The client goes off (``ntm down``): its location ends now. Answered by an Acknowledgement."""
 
     generation: Counter

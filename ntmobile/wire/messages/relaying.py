@@ -1,8 +1,8 @@
 """Client and RS, on the RS's data port: Relay Tunnel Request and Response (R25, R26).
 
 Layout of such a datagram: the header (kind RELAY_REQUEST or RELAY_RESPONSE, index = direction,
-counter = the side's bind counter), the encoded message, 16 bytes of HMAC-SHA256 with the side's relay
-key over all that precedes. A request is padded to be at least as large as its answer (R8).
+counter = the side's bind counter), the encoded message, 16 bytes of HMAC-SHA256 with the side's
+relay key over all that precedes. A request is padded to be at least as large as its answer (R8).
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ _MACED = "HMAC-SHA256 with this side's relay key"
     transport="udp",
     protection=_MACED,
 )
-class RelayTunnelRequest(Message):
+class RelayTunnelRequest(Message, frozen=True):
     """Bind the source address of this datagram as the leg of this side.
 
-    :ivar side: 0 or 1. :ivar nonce: fresh; echoed. :ivar cookie: empty at first, then the RS's challenge.
+    :ivar side: 0 or 1. :ivar nonce: fresh; echoed.
+    :ivar cookie: empty at first, then the RS's challenge.
     :ivar keepalive: only refreshes a leg that is bound to this very address.
     """
 
@@ -57,7 +58,7 @@ class LegState(IntEnum):
     transport="udp",
     protection=_MACED,
 )
-class RelayTunnelResponse(Message):
+class RelayTunnelResponse(Message, frozen=True):
     """The state of the leg; sent unasked (nonce of zeros) when the other side binds."""
 
     state: Annotated[int, Meta(ge=0, le=255)]

@@ -1,8 +1,8 @@
 """End to end: the handshake's payloads and the control messages inside a tunnel (R19 to R23).
 
 The handshake is ``Noise_KKpsk0_25519_AESGCM_SHA256``: a datagram of kind TUNNEL_REQUEST or
-TUNNEL_RESPONSE whose body is the Noise message. Control messages are sealed like inner packets, with
-the CONTROL flag.
+TUNNEL_RESPONSE whose body is the Noise message. Control messages are sealed like inner packets,
+with the CONTROL flag.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NoiseMessage = Annotated[bytes, Meta(min_length=48, max_length=512)]
     transport="tunnel",
     protection=_NOISE,
 )
-class TunnelRequest(Message):
+class TunnelRequest(Message, frozen=True):
     """Payload of handshake message 1."""
 
     version: Count = 1
@@ -49,7 +49,7 @@ class TunnelRequest(Message):
     transport="tunnel",
     protection=_NOISE,
 )
-class TunnelResponse(Message):
+class TunnelResponse(Message, frozen=True):
     """Payload of handshake message 2. ``observed``: where the initiator's request came from."""
 
     version: Count = 1
@@ -65,7 +65,7 @@ class TunnelResponse(Message):
     transport="tunnel",
     protection=_TUNNEL,
 )
-class TunnelKeepAlive(Message):
+class TunnelKeepAlive(Message, frozen=True):
     """Confirms a key, holds a NAT binding, answers traffic that has no answer of its own."""
 
 
@@ -77,7 +77,7 @@ class TunnelKeepAlive(Message):
     transport="tunnel",
     protection=_TUNNEL,
 )
-class PathChallenge(Message):
+class PathChallenge(Message, frozen=True):
     """A probe of the path it came on; padded to at least the size of its answer, or to full size.
 
     :ivar token: to be echoed on the same path. :ivar answer: the token of a challenge this datagram
@@ -97,7 +97,7 @@ class PathChallenge(Message):
     transport="tunnel",
     protection=_TUNNEL,
 )
-class PathResponse(Message):
+class PathResponse(Message, frozen=True):
     """The echo of a challenge. ``observed``: the address the challenge came from."""
 
     token: Identifier
@@ -113,7 +113,7 @@ class PathResponse(Message):
     transport="tunnel",
     protection=_TUNNEL,
 )
-class PathOffer(Message):
+class PathOffer(Message, frozen=True):
     """New addresses of the sender after a move, for the other end to probe (R17 applies)."""
 
     generation: Counter
@@ -128,7 +128,7 @@ class PathOffer(Message):
     transport="tunnel",
     protection=_TUNNEL,
 )
-class RekeyRequest(Message):
+class RekeyRequest(Message, frozen=True):
     """Message 1 of a new KKpsk0 inside the session (R20); ``epoch`` is the new one's number."""
 
     epoch: Count
@@ -143,7 +143,7 @@ class RekeyRequest(Message):
     transport="tunnel",
     protection=_TUNNEL,
 )
-class RekeyResponse(Message):
+class RekeyResponse(Message, frozen=True):
     """Message 2 of it."""
 
     epoch: Count
@@ -158,7 +158,7 @@ class RekeyResponse(Message):
     transport="tunnel",
     protection=_TUNNEL,
 )
-class TunnelEnd(Message):
+class TunnelEnd(Message, frozen=True):
     """The sender ends the tunnel: idle, logged out, going down, or the pin no longer holds."""
 
     reason: Text = ""
@@ -172,7 +172,7 @@ class TunnelEnd(Message):
     transport="tunnel",
     protection=_TUNNEL,
 )
-class EchoRequest(Message):
+class EchoRequest(Message, frozen=True):
     """``ntm ping``: answered by the other agent."""
 
     sequence: Count
@@ -187,7 +187,7 @@ class EchoRequest(Message):
     transport="tunnel",
     protection=_TUNNEL,
 )
-class EchoResponse(Message):
+class EchoResponse(Message, frozen=True):
     """The answer to an Echo Request."""
 
     sequence: Count
