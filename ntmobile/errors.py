@@ -27,6 +27,10 @@ class CertificateError(AuthenticationError):
     """A certificate is missing, expired, of another realm, or names another role or name."""
 
 
+class CertificateNotCurrent(CertificateError):
+    """A certificate has expired or is not valid yet: renew it, or set this machine's clock (R12)."""
+
+
 class UntrustedIdentity(AuthenticationError):
     """A correspondent shows another identity than the one pinned; ``ntm trust FQDN`` accepts it."""
 
