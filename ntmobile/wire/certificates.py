@@ -280,16 +280,22 @@ def _now(at: float) -> str:
 class TrustStore:
     """Which authority decides for which names: the realm's own, and configured foreign ones.
 
+    :ivar home: the suffix of the realm's own authority.
     :ivar authorities: suffix → authority. The longest label-wise suffix of a name selects the one
         authority that is asked about it; no other is (rule R1).
     """
 
+    home: str
     authorities: Mapping[str, Authority]
 
     @classmethod
-    def of(cls, *authorities: Authority) -> TrustStore:
-        """A store of these authorities, each under its suffix."""
-        return cls({each.suffix: each for each in authorities})
+    def of(cls, home: Authority, *foreign: Authority) -> TrustStore:
+        """A store of the realm's own authority and foreign ones, each under its suffix."""
+        return cls(home.suffix, {each.suffix: each for each in (*foreign, home)})
+
+    def is_home(self, name: str) -> bool:
+        """Whether a name belongs to the own realm, and not to a foreign one within it."""
+        return names.suffix_match(name, self.authorities) == self.home
 
     def authority_for(self, name: str) -> Authority:
         """The one authority for a name.
@@ -300,6 +306,10 @@ class TrustStore:
         if suffix is None:
             raise CertificateError(f"no authority is trusted for {name}; see ntm realm trust")
         return self.authorities[suffix]
+
+    def trusts(self, name: str) -> bool:
+        """Whether some authority is configured for a name."""
+        return names.suffix_match(name, self.authorities) is not None
 
     def verify_device(
         self, certificate: DeviceCertificate | bytes, at: float | None

@@ -1,0 +1,204 @@
+"""A DC's view of its clients: who they are, where they are, whom they admit (paper, section II)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from attrs import define, field, frozen
+
+from ntmobile.errors import NotRegistered
+from ntmobile.machines.effects import Address
+from ntmobile.wire import names
+from ntmobile.wire.certificates import DeviceCertificate
+from ntmobile.wire.messages.fields import Endpoint, Location
+from ntmobile.wire.messages.realtime import PolicyRequest, RegistrationRequest
+
+#: A location unheard for so many keep-alive intervals has expired.
+MISSED_KEEPALIVES: Final = 3
+#: Correspondents remembered for each client, newest last, for revocation (R34).
+CORRESPONDENTS: Final = 64
+#: The location of a client that never registered.
+NOWHERE: Final = Location(0, (), ())
+
+
+@frozen
+class Policy:
+    """Whom a client admits, and from whom it hides its addresses (R13); patterns of FQDNs."""
+
+    allow: tuple[str, ...] = ()
+    relay_only: tuple[str, ...] = ()
+    generation: int = 0
+
+    def admits(self, fqdn: str) -> bool:
+        """Whether that correspondent may ask for this client."""
+        return any(names.matches(pattern, fqdn) for pattern in self.allow)
+
+    def hides_from(self, fqdn: str) -> bool:
+        """Whether addresses are hidden from that correspondent."""
+        return any(names.matches(pattern, fqdn) for pattern in self.relay_only)
+
+
+@define
+class Client:
+    """One device of this DC's domain.
+
+    :ivar index: session index of its signalling session.
+    :ivar expires: monotonic time at which session and certificate end.
+    :ivar heard: monotonic time of the last authentic datagram; registered while it is recent.
+    :ivar order: grows with each registration; a user's name stands for the device with the highest.
+    """
+
+    certificate: DeviceCertificate
+    index: bytes
+    expires: float
+    policy: Policy
+    location: Location = NOWHERE
+    heard: float = float("-inf")
+    lifetime: float = 0.0
+    order: int = 0
+    registered: bool = False
+    correspondents: dict[str, None] = field(factory=dict)
+
+    @property
+    def fqdn(self) -> str:
+        """The device's name."""
+        return self.certificate.fqdn
+
+    def online(self, now: float) -> bool:
+        """Registered and heard within its lifetime."""
+        return self.registered and now < self.heard + self.lifetime
+
+    def located(self, now: float) -> Location:
+        """Its location as told to others."""
+        here = self.location
+        online = self.online(now)
+        return Location(here.generation, here.observed, here.local, here.translated, online)
+
+    def talks_to(self, peer: str) -> None:
+        """Remember a correspondent."""
+        self.correspondents.pop(peer, None)
+        self.correspondents[peer] = None
+        while len(self.correspondents) > CORRESPONDENTS:
+            del self.correspondents[next(iter(self.correspondents))]
+
+
+@frozen
+class Registered:
+    """What a registration did. ``changed``: the location is another than before, or it woke."""
+
+    observed: Endpoint
+    translated: bool
+    changed: bool
+
+
+@define
+class ClientTable:
+    """All clients of one domain, by name and by session index."""
+
+    domain: str
+    _by_name: dict[str, Client] = field(factory=dict, init=False)
+    _by_index: dict[bytes, Client] = field(factory=dict, init=False)
+    _by_user: dict[str, dict[str, Client]] = field(factory=dict, init=False)
+    _order: int = field(default=0, init=False)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __iter__(self) -> Iterator[Client]:
+        return iter(self._by_name.values())
+
+    def add(self, client: Client) -> Client | None:
+        """A login: the client's newest session replaces an older one, which is returned."""
+        former = self._by_name.get(client.fqdn)
+        if former is not None:
+            self._by_index.pop(former.index, None)
+            client.location, client.order = former.location, former.order
+            client.policy = former.policy
+            client.correspondents = former.correspondents
+        self._by_name[client.fqdn] = client
+        self._by_index[client.index] = client
+        self._by_user.setdefault(names.user_of(client.fqdn), {})[client.fqdn] = client
+        return former
+
+    def remove(self, fqdn: str) -> Client | None:
+        """A revocation or an expired session."""
+        client = self._by_name.pop(fqdn, None)
+        if client is not None:
+            self._by_index.pop(client.index, None)
+            devices = self._by_user[names.user_of(fqdn)]
+            del devices[fqdn]
+            if not devices:
+                del self._by_user[names.user_of(fqdn)]
+        return client
+
+    def of_index(self, index: bytes) -> Client:
+        """The client of a session. :raises NotRegistered: there is none."""
+        try:
+            return self._by_index[index]
+        except KeyError:
+            raise NotRegistered("no client of that session") from None
+
+    def find(self, name: str) -> Client | None:
+        """A device by its FQDN, or a user's device that registered last."""
+        client = self._by_name.get(name)
+        if client is not None:
+            return client
+        devices = [one for one in self._by_user.get(name, {}).values() if one.order]
+        return max(devices, key=lambda one: one.order, default=None)
+
+    def has_user(self, name: str) -> bool:
+        """Whether ``USER.DOMAIN`` has devices here (an empty non-terminal of the zone)."""
+        return name in self._by_user
+
+    def register(
+        self, client: Client, request: RegistrationRequest, remote: Address, now: float
+    ) -> Registered:
+        """A Registration Request that came from ``remote``: the newest generation wins (R9)."""
+        observed = Endpoint.of(remote)
+        translated = observed not in request.local
+        before, woke = client.location, not client.online(now)
+        client.lifetime = max(15.0, MISSED_KEEPALIVES * float(request.keepalive))
+        client.heard = now
+        client.registered = True
+        if request.generation < before.generation:
+            return Registered(observed, translated, False)
+        renewed = request.generation > before.generation
+        kept = () if renewed else tuple(e for e in before.observed if e.family != observed.family)
+        others = () if renewed else tuple(f for f in before.translated if f != observed.family)
+        locals_ = () if renewed else tuple(e for e in before.local if e.family != observed.family)
+        families = (observed.family,) if translated else ()
+        client.location = Location(
+            request.generation,
+            (*kept, observed),
+            (*locals_, *(e for e in request.local if e.family == observed.family)),
+            (*others, *families),
+        )
+        self._order += 1
+        client.order = self._order
+        changed = client.location != before or woke
+        return Registered(observed, translated, changed)
+
+    def heard(self, client: Client, remote: Address, now: float) -> bool:
+        """An authentic newest datagram: note time and address; ``True`` if the address is new."""
+        client.heard = now
+        observed = Endpoint.of(remote)
+        here = client.location
+        known = next((e for e in here.observed if e.family == observed.family), None)
+        if known is None or known == observed:
+            return False
+        kept = tuple(observed if e.family == observed.family else e for e in here.observed)
+        translated = set(here.translated) - {observed.family}
+        if observed not in here.local:
+            translated.add(observed.family)
+        client.location = Location(here.generation, kept, here.local, tuple(sorted(translated)))
+        return True
+
+    def set_policy(self, client: Client, request: PolicyRequest) -> None:
+        """A Policy Request: the newest generation wins."""
+        if request.generation >= client.policy.generation:
+            client.policy = Policy(request.allow, request.relay_only, request.generation)
+
+    def deregister(self, client: Client) -> None:
+        """The client goes off."""
+        client.registered = False

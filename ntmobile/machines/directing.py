@@ -1,0 +1,119 @@
+"""What the direction machines say to the service that runs them, and the records they keep."""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+from attrs import define, field, frozen
+
+from ntmobile.machines.route import Route
+from ntmobile.wire.certificates import DeviceCertificate
+from ntmobile.wire.codec import Message
+from ntmobile.wire.messages.coordination import InformationRequest, LocationUpdate, RelayDirection
+from ntmobile.wire.messages.fields import Endpoint, Location
+from ntmobile.wire.messages.realtime import (
+    DirectionResponse,
+    NotificationRequest,
+    RouteDirection,
+)
+
+#: A direction and its temporal key live so long (R16, R18), in seconds.
+DIRECTION_LIFETIME: Final = 60.0
+#: How far apart in time a request and its arrival may lie, in seconds (R12: of the AS's clock).
+FRESHNESS: Final = 300.0
+#: Directions that a DC keeps at once; more are answered BUSY.
+CAPACITY: Final = 100_000
+
+
+@frozen
+class AskCoordinator:
+    """Send a request to the DC of a domain; tell the answer under ``tag``."""
+
+    domain: str
+    message: Message
+    tag: bytes
+
+
+@frozen
+class DirectRelay:
+    """Send a Relay Direction to an RS; tell the answer under ``tag``."""
+
+    relay: str
+    message: RelayDirection
+    tag: bytes
+
+
+@frozen
+class TellClient:
+    """Send a request to a client of ours, until it answers or a few seconds are over."""
+
+    fqdn: str
+    message: RouteDirection
+
+
+@frozen
+class Respond:
+    """Answer MN's Direction Request, under the token it was given with."""
+
+    token: object
+    response: DirectionResponse
+
+
+@frozen
+class Notify:
+    """Wake a client that is off, through the notification plugin."""
+
+    request: NotificationRequest
+
+
+@frozen
+class TellCoordinator:
+    """Send a Location Update to the DC of a domain, whose answer does not matter."""
+
+    domain: str
+    message: LocationUpdate
+
+
+Effect: TypeAlias = AskCoordinator | DirectRelay | TellClient | Respond | Notify | TellCoordinator
+
+
+@define
+class Pending:
+    """A direction in the making or waiting, at DC_MN.
+
+    :ivar token: how the Direction Request is to be answered; None once it was.
+    :ivar peer: CN's FQDN, once known. :ivar relay: name of the RS chosen.
+    :ivar as_user: the name was tried as that of a user in another domain.
+    """
+
+    direction: bytes
+    mn: str
+    question: InformationRequest
+    token: object
+    expires: float
+    temporal_key: bytes = field(repr=False)
+    relay_keys: tuple[bytes, bytes] = field(repr=False)
+    peer: str
+    certificate: DeviceCertificate | None = None
+    location: Location | None = None
+    hide: bool = False
+    route: Route | None = None
+    relay: str | None = None
+    endpoints: tuple[Endpoint, ...] = ()
+    as_user: bool = False
+    generation: int = 0
+    avoid: set[str] = field(factory=set)
+
+
+@define
+class Waiting:
+    """A Route Direction for a client of ours that has not acknowledged it, at DC_CN (R16).
+
+    :ivar source: domain of the DC that made it. :ivar location: generation it was decided for.
+    """
+
+    message: RouteDirection
+    source: str
+    expires: float
+    location: int
+    sent: bool = False

@@ -1,0 +1,289 @@
+"""DC_MN: from a Direction Request to Route Directions for both ends (paper, III; rules R13 to R18).
+
+For each request: CN's information is asked of its DC, the route is decided, an RS is directed, and
+the two Route Directions go out, CN's by way of its own DC, which alone has a relationship with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from attrs import define, field
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from ntmobile.errors import CertificateError, InvalidName
+from ntmobile.machines.clients import Client, ClientTable
+from ntmobile.machines.directing import (
+    CAPACITY,
+    DIRECTION_LIFETIME,
+    FRESHNESS,
+    AskCoordinator,
+    DirectRelay,
+    Effect,
+    Pending,
+    Respond,
+    TellClient,
+)
+from ntmobile.machines.rate import RateLimiter
+from ntmobile.machines.route import Route, decide
+from ntmobile.wire import names
+from ntmobile.wire.certificates import DeviceCertificate, TrustStore
+from ntmobile.wire.codec import Message
+from ntmobile.wire.messages.coordination import (
+    InformationRequest,
+    InformationResponse,
+    LocationUpdate,
+    RelayDirection,
+    RelayResponse,
+    RouteDirectionTransfer,
+    RouteDirectionTransferResponse,
+)
+from ntmobile.wire.messages.fields import Endpoint
+from ntmobile.wire.messages.realtime import (
+    DirectionRequest,
+    DirectionResponse,
+    Outcome,
+    Relay,
+    RouteDirection,
+    direction_statement,
+)
+
+
+class RelayChoice(Protocol):
+    """The relays a DC can use; see :class:`ntmobile.machines.relays.RelayRegistry`."""
+
+    def choose(
+        self, families: tuple[frozenset[int], frozenset[int]], avoid: frozenset[str]
+    ) -> tuple[str, tuple[Endpoint, ...]] | None:
+        """Name and endpoints of the least loaded RS that has a family of each set."""
+
+
+def check_request(
+    certificate: DeviceCertificate, cn: str, nonce: bytes, issued: int, signature: bytes, at: float
+) -> bool:
+    """Whether MN really asked for CN, and lately (R13). ``at``: unix seconds of the AS's clock."""
+    if abs(issued / 1000 - at) > FRESHNESS:
+        return False
+    statement = direction_statement(certificate.fqdn, cn, nonce, issued)
+    try:
+        Ed25519PublicKey.from_public_bytes(certificate.identity).verify(signature, statement)
+    except InvalidSignature:
+        return False
+    return True
+
+
+@define
+class Direction:
+    """The DC_MN half of a DC's directions.
+
+    :ivar local_information: asks this DC's own half about a CN of the same domain.
+    """
+
+    clients: ClientTable
+    trust: TrustStore
+    relays: RelayChoice
+    local_information: Callable[[str, InformationRequest, float, float], InformationResponse]
+    local_transfer: Callable[
+        [str, RouteDirectionTransfer, float], tuple[RouteDirectionTransferResponse, list[Effect]]
+    ]
+    _random: Callable[[int], bytes]
+    limiter: RateLimiter = field(factory=lambda: RateLimiter(rate=20, burst=100, capacity=20_000))
+    _pending: dict[bytes, Pending] = field(factory=dict, init=False)
+
+    def asked(
+        self, client: Client, request: DirectionRequest, token: object, now: float, at: float
+    ) -> list[Effect]:
+        """A Direction Request of a client of ours. ``at``: unix seconds."""
+        fqdn, peer = client.fqdn, request.peer
+
+        def refuse(outcome: Outcome, detail: str) -> list[Effect]:
+            return [Respond(token, DirectionResponse(outcome, detail=detail))]
+
+        if not self.limiter.allow(fqdn, now) or len(self._pending) >= CAPACITY:
+            return refuse(Outcome.BUSY, "too many requests; try again in a few seconds")
+        domain = coordinator_domain(peer, self.clients.domain)
+        if domain is None or peer == fqdn:
+            return refuse(Outcome.REFUSED, f"{peer} is not the name of another device")
+        if not check_request(
+            client.certificate, peer, request.nonce, request.issued, request.signature, at
+        ):
+            return refuse(Outcome.REFUSED, "the request is not signed by this device, or is stale")
+        question = InformationRequest(
+            fqdn,
+            client.certificate.der,
+            peer,
+            request.nonce,
+            request.issued,
+            request.signature,
+            request.purpose,
+        )
+        pending = Pending(
+            direction=self._random(8),
+            mn=fqdn,
+            question=question,
+            token=token,
+            expires=now + DIRECTION_LIFETIME,
+            temporal_key=self._random(32),
+            relay_keys=(self._random(32), self._random(32)),
+            peer=peer,
+            avoid=set(request.avoid),
+        )
+        self._pending[pending.direction] = pending
+        if domain == self.clients.domain:
+            answer = self.local_information(domain, question, now, at)
+            return self.informed(pending.direction, answer, now, at)
+        return [AskCoordinator(domain, question, pending.direction)]
+
+    def failed(self, tag: bytes, outcome: Outcome, detail: str) -> list[Effect]:
+        """The direction cannot be made; where a user's name may be meant, that is tried first."""
+        pending = self._pending.get(tag)
+        if pending is None:
+            return []
+        if pending.location is None and not pending.as_user:
+            pending.as_user = True
+            domain = pending.peer.partition(".")[2]
+            if self.trust.trusts(domain) and domain != self.clients.domain:
+                return [AskCoordinator(domain, pending.question, tag)]
+        del self._pending[tag]
+        return self._respond(pending, outcome, detail)
+
+    def informed(self, tag: bytes, answer: Message, now: float, at: float) -> list[Effect]:
+        """DC_CN's NTM Information Response."""
+        pending = self._pending.get(tag)
+        if pending is None:
+            return []
+        if not isinstance(answer, InformationResponse):
+            return self.failed(tag, Outcome.UNREACHABLE, "its coordinator answered nonsense")
+        if answer.outcome != Outcome.OK or answer.location is None:
+            detail = f"nobody is called {pending.peer}, or not for you to reach"
+            return self.failed(tag, Outcome.UNKNOWN, detail)
+        try:
+            certificate = self.trust.verify_device(answer.certificate, at)
+        except CertificateError as problem:
+            return self.failed(tag, Outcome.UNTRUSTED, str(problem)[:200])
+        if certificate.fqdn != answer.cn or not _is_or_below(answer.cn, pending.peer):
+            return self.failed(tag, Outcome.UNTRUSTED, "its certificate is of another device")
+        pending.peer, pending.certificate = answer.cn, certificate
+        pending.location, pending.hide = answer.location, answer.hide
+        return self._route(pending, now)
+
+    def relay_answered(self, tag: bytes, answer: Message | None, now: float) -> list[Effect]:
+        """The RS's Relay Response, or None: then the next one takes over (R26)."""
+        pending = self._pending.get(tag)
+        if pending is None or pending.relay is None:
+            return []
+        if isinstance(answer, RelayResponse) and answer.outcome == Outcome.OK:
+            return self._issue(pending, now)
+        pending.avoid.add(pending.relay)
+        return self._route(pending, now)
+
+    def location_updated(self, domain: str, update: LocationUpdate, now: float) -> list[Effect]:
+        """CN registered elsewhere while its direction was pending (R16): decide again."""
+        pending = self._pending.get(update.direction)
+        if (
+            pending is None
+            or pending.peer != update.cn
+            or names.domain_of(update.cn) != domain
+            or pending.location is None
+            or update.location.generation < pending.location.generation
+        ):
+            return []
+        pending.location = update.location
+        return self._route(pending, now)
+
+    def transferred(self, tag: bytes, answer: Message) -> list[Effect]:
+        """DC_CN's answer to the Route Direction Transfer: MN hears whether CN has to wake."""
+        pending = self._pending.get(tag)
+        if pending is None:
+            return []
+        if not isinstance(answer, RouteDirectionTransferResponse):
+            return self.failed(tag, Outcome.UNREACHABLE, "its coordinator answered nonsense")
+        waking = answer.outcome == Outcome.WAKING
+        detail = "it is off or asleep and has been notified" if waking else ""
+        return self._respond(pending, Outcome(answer.outcome), detail)
+
+    def handle_timer(self, now: float) -> None:
+        """Forget directions, and their temporal keys, after 60 s (R18); call it every second."""
+        for tag in [tag for tag, one in self._pending.items() if now >= one.expires]:
+            del self._pending[tag]
+
+    # -- the decision
+
+    def _route(self, pending: Pending, now: float) -> list[Effect]:
+        client = self.clients.find(pending.mn)
+        if client is None or pending.location is None:
+            return self.failed(pending.direction, Outcome.REFUSED, "logged out meanwhile")
+        hide = pending.hide or client.policy.hides_from(pending.peer)
+        route = decide(client.located(now), pending.location, hide=hide)
+        pending.route = route
+        choice = self.relays.choose(route.relay_families, frozenset(pending.avoid))
+        if choice is None:
+            pending.relay = None
+            if not route.direct:
+                detail = f"{route.reason}, and no relay server of {self.clients.domain} is there"
+                return self.failed(pending.direction, Outcome.NO_RELAY, detail)
+            return self._issue(pending, now)
+        pending.relay, pending.endpoints = choice
+        lifetime = int(DIRECTION_LIFETIME)
+        message = RelayDirection(pending.direction, pending.relay_keys, lifetime)
+        return [DirectRelay(choice[0], message, pending.direction)]
+
+    def _issue(self, pending: Pending, now: float) -> list[Effect]:
+        client, route = self.clients.find(pending.mn), pending.route
+        if client is None or route is None or pending.certificate is None:
+            return []
+        pending.generation += 1
+        client.talks_to(pending.peer)
+        to_mn = self._message(pending, route, now, pending.certificate, mn=True)
+        to_cn = self._message(pending, route, now, client.certificate, mn=False)
+        effects: list[Effect] = [TellClient(pending.mn, to_mn)]
+        transfer = RouteDirectionTransfer(pending.peer, to_cn)
+        domain = names.domain_of(pending.peer)
+        if domain != self.clients.domain:
+            return [*effects, AskCoordinator(domain, transfer, pending.direction)]
+        answer, more = self.local_transfer(domain, transfer, now)
+        return [*effects, *more, *self.transferred(pending.direction, answer)]
+
+    def _message(
+        self, pending: Pending, route: Route, now: float, peer: DeviceCertificate, *, mn: bool
+    ) -> RouteDirection:
+        relay = None
+        if pending.relay is not None:
+            side = 0 if mn else 1
+            relay = Relay(pending.relay, pending.endpoints, pending.relay_keys[side], side)
+        return RouteDirection(
+            direction=pending.direction,
+            generation=pending.generation,
+            peer=peer.fqdn,
+            certificate=peer.der,
+            requester=pending.mn,
+            initiator=route.mn_initiates is mn,
+            candidates=route.to_cn if mn else route.to_mn,
+            temporal_key=pending.temporal_key,
+            lifetime=max(1, int(pending.expires - now)),
+            relay=relay,
+            relay_first=route.relay_first,
+            reason=route.reason,
+        )
+
+    def _respond(self, pending: Pending, outcome: Outcome, detail: str) -> list[Effect]:
+        token, pending.token = pending.token, None
+        if token is None:
+            return []
+        return [Respond(token, DirectionResponse(outcome, pending.direction, detail))]
+
+
+def coordinator_domain(name: str, own: str) -> str | None:
+    """The domain to ask for ``name``: a device's or, within our own domain, a user's; None else."""
+    if names.is_user_of(name, own):
+        return own
+    try:
+        return names.domain_of(name)
+    except InvalidName:
+        return None
+
+
+def _is_or_below(fqdn: str, asked: str) -> bool:
+    return fqdn == asked or fqdn.endswith("." + asked)
