@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class NTMobileError(Exception):
-    """Something ntmobile was asked to do did not succeed; the text is one line that says what to do."""
+    """What ntmobile was asked to do did not succeed; the text is one line that says what to do."""
 
 
 class ConfigurationError(NTMobileError):
@@ -28,7 +28,7 @@ class CertificateError(AuthenticationError):
 
 
 class CertificateNotCurrent(CertificateError):
-    """A certificate has expired or is not valid yet: renew it, or set this machine's clock (R12)."""
+    """A certificate has expired or is not valid yet: renew it, or set the clock (R12)."""
 
 
 class UntrustedIdentity(AuthenticationError):
@@ -36,7 +36,7 @@ class UntrustedIdentity(AuthenticationError):
 
 
 class AccessDenied(NTMobileError):
-    """The peer is known but what was asked is not allowed; strangers cannot tell it from unknown."""
+    """The peer is known but may not do what it asked; strangers cannot tell it from unknown."""
 
 
 class UnknownName(NTMobileError):
@@ -48,7 +48,7 @@ class Unreachable(NTMobileError):
 
 
 class NotPermittedHere(NTMobileError):
-    """This system forbids what was asked (namespaces, TUN, a port); the text names the alternative."""
+    """This system forbids what was asked (namespace, TUN, port); the text names the alternative."""
 
 
 class NotRegistered(NTMobileError):
@@ -56,4 +56,4 @@ class NotRegistered(NTMobileError):
 
 
 class QuotaExceeded(NTMobileError):
-    """A limit on attempts, clients, tunnels or storage is reached; the text says when to try again."""
+    """A limit on attempts, clients, tunnels or storage is reached; the text says when to retry."""
