@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import pickle
 import shutil
 import subprocess
@@ -34,10 +35,16 @@ PATIENCE = 120.0
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """Run a command to its end and return its output; another status than 0 is an error."""
+    """Run a command to its end and return its output; another status than 0 is an error.
+
+    It gets nothing of the environment that leads Python elsewhere: trial's workers have their
+    whole path in PYTHONPATH.
+    """
+    environment = {key: value for key, value in os.environ.items() if key[:6] != "PYTHON"}
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
