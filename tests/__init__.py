@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 
-from hypothesis import settings
+# Programs that the tests start from this package import it too, and must start fast.
+if "twisted.trial" in sys.modules:
+    from hypothesis import settings
 
-# Examples are not timed: a busy machine would fail them. CI must say the same of the same commit.
-settings.register_profile("ntmobile", deadline=None, derandomize="CI" in os.environ)
-settings.load_profile("ntmobile")
+    # Examples are not timed: a busy machine would fail them. CI says the same of the same commit.
+    settings.register_profile("ntmobile", deadline=None, derandomize="CI" in os.environ)
+    settings.load_profile("ntmobile")
