@@ -52,7 +52,9 @@ class Kind(IntEnum):
 
 
 #: What an RS forwards without looking further.
-FORWARDED: Final = frozenset({Kind.TUNNEL_REQUEST, Kind.TUNNEL_RESPONSE, Kind.TUNNEL_DATA})
+FORWARDED: Final = frozenset(
+    {Kind.TUNNEL_REQUEST, Kind.TUNNEL_RESPONSE, Kind.TUNNEL_DATA, Kind.TUNNEL_UNKNOWN}
+)
 
 
 class Flag(IntFlag):

@@ -66,3 +66,23 @@ class RelayTunnelResponse(Message, frozen=True):
     boot: Identifier
     cookie: Annotated[bytes, Meta(max_length=16)] = b""
     observed: Endpoint | None = None
+
+
+@declare(
+    0x0503,
+    "Relay Too Big",
+    sender="RS",
+    receiver="client",
+    transport="udp",
+    protection=_MACED,
+)
+class RelayTooBig(Message, frozen=True):
+    """A datagram did not fit the path to the other leg and was dropped, not fragmented (R27).
+
+    The header (kind RELAY_TOO_BIG) carries the counter of the dropped datagram.
+
+    :ivar size: bytes of the dropped datagram. :ivar limit: bytes that fit now; 0 where unknown.
+    """
+
+    size: Annotated[int, Meta(ge=0, le=65535)]
+    limit: Annotated[int, Meta(ge=0, le=65535)] = 0
