@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -150,13 +152,28 @@ class LayerTests(SynchronousTestCase):
         ]
         self.assertEqual([], wrong)
 
-    def test_the_interfaces_know_only_interfaces(self) -> None:
-        """Of Twisted, ``ntmobile.interfaces`` imports ``twisted.internet.interfaces`` at most."""
+    def test_wire_and_machines_load_no_twisted(self) -> None:
+        """Nor do they get Twisted through what they import: none of it is loaded with them."""
+        names = [name for name in FILES if any(within(name, place) for place in SANS_IO)]
+        program = f"import sys, {', '.join(names)}; print(*(m for m in sys.modules))"
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=PACKAGE.parent,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual("", done.stderr)
+        self.assertEqual([], [name for name in done.stdout.split() if within(name, "twisted")])
+
+    def test_the_interfaces_know_no_reactor(self) -> None:
+        """Of Twisted, ``ntmobile.interfaces`` imports interfaces and Deferred, which are types."""
+        types = ("twisted.internet.interfaces", "twisted.internet.defer")
         wrong = [
             str(found)
             for found in imports(of=["ntmobile.interfaces"], at_run_time=True)
-            if within(found.target, "twisted")
-            and not within(found.target, "twisted.internet.interfaces")
+            if within(found.target, "twisted") and found.target not in types
         ]
         self.assertEqual([], wrong)
 
