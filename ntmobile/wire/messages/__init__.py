@@ -5,6 +5,6 @@ Importing this package registers all of them with :mod:`ntmobile.wire.codec`.
 
 from __future__ import annotations
 
-from ntmobile.wire.messages import coordination, realtime, relaying, tunnel
+from ntmobile.wire.messages import account, coordination, realtime, relaying, tunnel
 
-__all__ = ["coordination", "realtime", "relaying", "tunnel"]
+__all__ = ["account", "coordination", "realtime", "relaying", "tunnel"]
