@@ -1,8 +1,8 @@
 """Login, identity and revocation: client, DC and AS (rules R2 to R5, R12, R34; paper, V-A).
 
-A login is an inner TLS 1.3 session between client and AS. Its records travel as :class:`LoginRelay`
-inside the client's own TLS connection to the DC and as :class:`LoginData` on the link from DC to AS;
-inside it, each message is a frame of four bytes of length and the encoded message.
+A login is an inner TLS 1.3 session between client and AS. Its records travel as
+:class:`LoginRelay` inside the client's own TLS connection to the DC and as :class:`LoginData` on the
+link from DC to AS; inside it, each message is a frame of four bytes of length and the encoded message.
 """
 
 from __future__ import annotations
@@ -308,7 +308,7 @@ class IdentityResponse(Message, frozen=True):
     """The signed list, the certificates in it, and on demand the X-Wing keys.
 
     :ivar signed: MessagePack of a :class:`DeviceList`.
-    :ivar signature: Ed25519 of the device-CA over ``b"ntm/1 devices\\0" || signed``.
+    :ivar signature: Ed25519 of the device-CA over "ntm/1 devices", a zero byte, and ``signed``.
     :ivar issuer: :func:`~ntmobile.wire.certificates.key_id` of that device-CA.
     """
 
@@ -328,7 +328,7 @@ class Revoked(msgspec.Struct, frozen=True, array_like=True):
 
 @declare(0x0141, "Revocation Push", sender="AS", receiver="DC", transport="link", protection=_LINK)
 class RevocationPush(Message, frozen=True):
-    """Devices revoked since the last push (R34). ``sequence`` is acknowledged by the DC's answer."""
+    """Devices revoked since the last push (R34); the DC's answer acknowledges ``sequence``."""
 
     sequence: Counter
     revoked: Annotated[tuple[Revoked, ...], Meta(max_length=256)]
