@@ -1,8 +1,9 @@
 """Login, identity and revocation: client, DC and AS (rules R2 to R5, R12, R34; paper, V-A).
 
 A login is an inner TLS 1.3 session between client and AS. Its records travel as
-:class:`LoginRelay` inside the client's own TLS connection to the DC and as :class:`LoginData` on the
-link from DC to AS; inside it, each message is a frame of four bytes of length and the encoded message.
+:class:`LoginRelay` inside the client's own TLS connection to the DC and as :class:`LoginData` on
+the link from DC to AS; inside it, each message is a frame of four bytes of length and the encoded
+message.
 """
 
 from __future__ import annotations
