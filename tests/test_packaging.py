@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import atexit
 import functools
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,8 @@ import sysconfig
 import tempfile
 import venv
 import zipfile
+from email import message_from_bytes
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -152,6 +156,22 @@ class Installation:
         return {words[0] for words in lines if words and words[0].startswith("ntm-")}
 
 
+def canonical(distribution: str) -> str:
+    """Spell the name of a distribution as all its spellings compare (PEP 503)."""
+    return re.sub("[-_.]+", "-", distribution).lower()
+
+
+def top_level_imports(path: Path) -> set[str]:
+    """Name the top-level modules that a file imports, at whatever depth."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+    return {name.partition(".")[0] for name in found}
+
+
 class WheelTests(SynchronousTestCase):
     """What is in the wheel."""
 
@@ -172,6 +192,26 @@ class WheelTests(SynchronousTestCase):
     def test_plugins_are_no_package(self) -> None:
         """No ``__init__.py`` of ours makes twisted or twisted.plugins a package of its own."""
         self.assertEqual([], list((ROOT / "twisted").rglob("__init__.py")))
+
+    def test_dependencies_are_declared(self) -> None:
+        """Whatever our modules import comes with Python, with us, or with a declared dependency."""
+        with zipfile.ZipFile(built_wheel()) as wheel:
+            [name] = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+            declared = {
+                canonical(re.split("[^A-Za-z0-9._-]", requirement, maxsplit=1)[0])
+                for requirement in message_from_bytes(wheel.read(name)).get_all("Requires-Dist", [])
+            }
+        providers = packages_distributions()
+        undeclared = {
+            f"{path.relative_to(ROOT)} imports {module}"
+            for place in TREES
+            for path in (ROOT / place).rglob("*.py")
+            for module in top_level_imports(path)
+            if module not in sys.stdlib_module_names
+            and module != "ntmobile"
+            and declared.isdisjoint(map(canonical, providers.get(module, ())))
+        }
+        self.assertEqual(set(), undeclared)
 
 
 class InstallationTests(SynchronousTestCase):
