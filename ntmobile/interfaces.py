@@ -7,10 +7,14 @@ Kept few and small. Each has more than one implementation, so that it is a real 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
+
+from ntmobile.wire.certificates import DeviceCertificate
+from ntmobile.wire.messages.realtime import NotificationRequest
 
 # --- Coordinator lookup -------------------------------------------------------------------------
 
@@ -61,4 +65,232 @@ class ICoordinatorLookupProvider(Interface):
         :param section: the section without its ``plugin`` key.
         :param reactor: provides what the plugin needs of a reactor (time, UDP, TCP).
         :raises ConfigurationError: an unknown key or a wrong value, named exactly.
+        """
+
+
+# --- Location storage ---------------------------------------------------------------------------
+
+
+@frozen
+class StoredClient:
+    """What a coordinator keeps of a client, so that a restart asks nobody for a password.
+
+    :ivar index: session index. :ivar key: session key, 32 bytes: as secret as the file it is in.
+    :ivar certificate: device certificate, DER. :ivar expires: of the session, unix seconds.
+    :ivar location: encoded location. :ivar policy: encoded policy. :ivar order: of registration.
+    """
+
+    fqdn: str
+    index: bytes
+    key: bytes
+    certificate: bytes
+    expires: float
+    location: bytes
+    policy: bytes
+    order: int
+
+    def __repr__(self) -> str:
+        return f"StoredClient({self.fqdn!r})"
+
+
+class ILocationStore(Interface):
+    """Durable half of a coordinator's clients; written behind, read at start."""
+
+    def load() -> list[StoredClient]:
+        """All clients, at start."""
+
+    def assignments() -> dict[str, tuple[bytes, bytes]]:
+        """FQDN to virtual IPv6 and IPv4 address, for all devices that ever logged in."""
+
+    def assign(fqdn: str, ipv6: bytes, ipv4: bytes) -> None:
+        """Keep the virtual addresses of a device, durable when this returns."""
+
+    def sequence() -> int:
+        """The account server's sequence up to which revocations were carried out."""
+
+    def write(changed: list[StoredClient], removed: list[str], sequence: int) -> Deferred[None]:
+        """Store a batch, atomically; does not block the reactor.
+
+        :return: fires when it is durable; fails with :class:`~ntmobile.errors.NTMobileError` (such
+            as a full disk), and the batch is then given again.
+        """
+
+    def close() -> Deferred[None]:
+        """Finish what is under way."""
+
+
+class ILocationStoreProvider(Interface):
+    """A plugin that makes an :class:`ILocationStore` from a DC's ``[locations]`` section."""
+
+    name: str = Attribute("what ``plugin = ...`` in the section says, such as ``sqlite``")
+
+    def configure(section: Mapping[str, object], directory: str, reactor: object) -> ILocationStore:
+        """Make a store; ``directory`` is the coordinator's state directory.
+
+        :raises ConfigurationError: an unknown key or a wrong value, named exactly.
+        """
+
+
+# --- Notification -------------------------------------------------------------------------------
+
+
+class INotifier(Interface):
+    """Wakes a client that is off (paper, V-A: transmission of notification)."""
+
+    def notify(
+        request: NotificationRequest,
+    ) -> Deferred[None]:
+        """Tell the client's device that something waits. Best effort; the client may never hear."""
+
+
+class INotifierProvider(Interface):
+    """A plugin that makes an :class:`INotifier` from a DC's ``[notify]`` section."""
+
+    name: str = Attribute("what ``plugin = ...`` in the section says")
+
+    def configure(section: Mapping[str, object], reactor: object) -> INotifier:
+        """Make a notifier.
+
+        :raises ConfigurationError: an unknown key or a wrong value, named exactly.
+        """
+
+
+# --- Accounts -----------------------------------------------------------------------------------
+
+
+@frozen
+class User:
+    """A user of the realm.
+
+    :ivar name: such as ``alice.dc1.ntm.example``.
+    :ivar password_hash: Argon2id in PHC form (rule R2).
+    :ivar disabled: whether logging in is refused.
+    :ivar version: version of the user's device list; only ever grows (rule R5).
+    """
+
+    name: str
+    password_hash: str = field(repr=False)
+    disabled: bool
+    version: int
+
+
+@frozen
+class Device:
+    """A device that was enrolled.
+
+    :ivar fqdn: its name. :ivar user: its user's name. :ivar certificate: its latest certificate.
+    :ivar enrolled_at: unix seconds. :ivar removed: whether it was removed; it cannot log in then.
+    """
+
+    fqdn: str
+    user: str
+    certificate: DeviceCertificate
+    enrolled_at: float
+    removed: bool
+
+
+@frozen
+class Revocation:
+    """A device certificate that no longer holds although it has not expired (R34).
+
+    :ivar serial: its serial number. :ivar fqdn: the device. :ivar identity: its Ed25519 key, raw.
+    :ivar expires: unix seconds after which it may be forgotten.
+    """
+
+    serial: int
+    fqdn: str
+    identity: bytes = field(repr=False)
+    expires: float
+
+
+@frozen
+class Change:
+    """Something that servers must hear of, numbered without gaps in one order.
+
+    :ivar sequence: its number, from 1. :ivar kind: ``user`` (added, enabled, disabled, password)
+        or ``devices`` (enrolled, replaced, removed).
+    :ivar user: whose. :ivar revoked: certificates that ceased to hold by it.
+    """
+
+    sequence: int
+    kind: str
+    user: str
+    revoked: tuple[Revocation, ...]
+
+
+class IAccountStore(Interface):
+    """Users, devices and revocations of a realm: durable, atomic, open to other processes too.
+
+    Methods block for a disk write and may be called from any one thread at a time. Each fails with
+    :class:`~ntmobile.errors.StorageFailed`, having done nothing, when the storage does. ``at`` is
+    unix seconds throughout.
+    """
+
+    def add_user(name: str, password_hash: str) -> None:
+        """Add a user; :class:`~ntmobile.errors.AlreadyExists` if there is one of that name."""
+
+    def set_password(name: str, password_hash: str) -> None:
+        """Change the password; :class:`~ntmobile.errors.UnknownName` if there is no such user."""
+
+    def set_disabled(name: str, disabled: bool, at: float) -> tuple[Revocation, ...]:
+        """Disable or enable a user; disabling revokes the certificates of all its devices."""
+
+    def user(name: str) -> User | None:
+        """Give a user, or None."""
+
+    def users() -> list[User]:
+        """List all users, by name."""
+
+    def enroll(
+        certificate: DeviceCertificate, at: float, *, replace: bool
+    ) -> tuple[Revocation, ...]:
+        """Record a device that logged in with a password for the first time (rule R3).
+
+        A device of that name is only replaced if asked to, and its certificates are revoked.
+
+        :raises AlreadyExists: there is a device of that name with another identity.
+        :raises UnknownName: there is no such user.
+        :raises AccessDenied: the user is disabled.
+        """
+
+    def renew(certificate: DeviceCertificate) -> None:
+        """Record a new certificate of a device for the identity that it has.
+
+        :raises UnknownName: it was removed, replaced, or never enrolled.
+        :raises AccessDenied: the user is disabled.
+        """
+
+    def remove(fqdn: str, at: float) -> tuple[Revocation, ...]:
+        """Remove a device and revoke its certificates; UnknownName if there is none."""
+
+    def device(fqdn: str) -> Device | None:
+        """Give a device that is not removed, or None."""
+
+    def devices(user: str) -> list[Device]:
+        """List a user's devices, removed ones included, by name."""
+
+    def revocations(at: float) -> list[Revocation]:
+        """List what is revoked and has not expired, for a server that just connected (R34)."""
+
+    def changes_since(sequence: int) -> list[Change]:
+        """List changes after a number, oldest first, at most 1000; cheap when there are none."""
+
+    def last_change() -> int:
+        """Give the number of the latest change, 0 if there was none."""
+
+    def close() -> None:
+        """Release the storage."""
+
+
+class IAccountStoreProvider(Interface):
+    """A plugin that opens an :class:`IAccountStore` from the account server's ``[store]``."""
+
+    name: str = Attribute("what ``plugin = ...`` in the section says, such as ``sqlite``")
+
+    def open(section: Mapping[str, object], directory: Path) -> IAccountStore:
+        """Open the storage, or make it.
+
+        :param section: the section without its ``plugin`` key.
+        :param directory: where relative paths in it start.
+        :raises ConfigurationError: an unknown key, a wrong value, or what cannot be opened.
         """
