@@ -53,15 +53,15 @@ setup(
     zip_safe=False,
     python_requires=">=3.11",
     install_requires=[
-        "Twisted>=24.11",
-        "zope.interface>=7",
+        "Twisted>=26.4",
+        "zope.interface>=8",
         "service-identity>=24.1",
         "pyOpenSSL>=25.1",
         "txdbus>=1.1.2",
         "PyMySQL>=1.1.1",
         # 47 brought AESGCM.encrypt_into (the data plane) and HPKE, 48 X-Wing in its wheels.
         "cryptography>=48",
-        "attrs>=23.2",
+        "attrs>=24.1",
         "msgspec>=0.19",
         "click>=8.1.7",
     ],

@@ -16,7 +16,7 @@ import tempfile
 import venv
 import zipfile
 from email import message_from_bytes
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,6 +31,9 @@ SITE = Path("lib", f"python{sys.version_info.major}.{sys.version_info.minor}", "
 SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
 TREES = ("ntmobile", "twisted")
 RUBBISH = shutil.ignore_patterns("__pycache__", "*.pyc", "dropin.cache")
+
+#: As pyproject.toml asks of a build.
+SETUPTOOLS = 77
 
 SERVICES = {"ntm-as", "ntm-dc", "ntm-relay", "ntm-client"}
 
@@ -75,6 +78,8 @@ def built_wheel() -> Path:
     for module in ("pip", "setuptools"):
         if find_spec(module) is None:
             raise SkipTest(f"{module} is not installed here: a wheel cannot be built")
+    if int(version("setuptools").partition(".")[0]) < SETUPTOOLS:
+        raise SkipTest(f"setuptools here is older than {SETUPTOOLS}: it cannot build the wheel")
     directory = Path(tempfile.mkdtemp(prefix="ntmobile-wheel-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     source = directory / "source"
@@ -231,8 +236,8 @@ class InstallationTests(SynchronousTestCase):
             self.assertIn("Options:", installed.twistd(service, "--help"))
         help_text = run(installed.at / "bin" / "ntm", "--help", cwd=installed.at)
         self.assertIn("Usage: ntm", help_text)
-        version = run(installed.at / "bin" / "ntm", "--version", cwd=installed.at)
-        self.assertEqual(f"ntm, version {__version__}", version.strip())
+        version_text = run(installed.at / "bin" / "ntm", "--version", cwd=installed.at)
+        self.assertEqual(f"ntm, version {__version__}", version_text.strip())
 
         installed.uninstall()
 
