@@ -1,0 +1,546 @@
+"""Streams in the virtual internet."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from OpenSSL.crypto import X509, PKey
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    TCP6ServerEndpoint,
+    connectProtocol,
+    wrapClientTLS,
+    wrapServerTLS,
+)
+from twisted.internet.error import (
+    CannotListenError,
+    ConnectBindError,
+    ConnectError,
+    ConnectionAborted,
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+    DNSLookupError,
+    TimeoutError,
+    UserError,
+)
+from twisted.internet.interfaces import (
+    IConnector,
+    IConsumer,
+    IHalfCloseableProtocol,
+    IListeningPort,
+    IPushProducer,
+    ITCPTransport,
+)
+from twisted.internet.protocol import ClientFactory, Protocol, ServerFactory, connectionDone
+from twisted.internet.ssl import Certificate, CertificateOptions, optionsForClientTLS
+from twisted.internet.testing import NonStreamingProducer
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from ntmobile.testing import Event, Host, Link, NatKind, VirtualInternet
+from ntmobile.testing.streams import StreamTransport
+
+
+def self_signed(name: str) -> tuple[PKey, X509]:
+    """A key, and a certificate of it for a server's name."""
+    key = Ed25519PrivateKey.generate()
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, None)
+    )
+    return PKey.from_cryptography_key(key), X509.from_cryptography(certificate)
+
+
+class Keeper(Protocol):
+    """Keeps what it receives and why it ended."""
+
+    transport: StreamTransport
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.made = 0
+        self.reason: Failure | None = None
+
+    def connectionMade(self) -> None:
+        self.made += 1
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.reason = reason
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfKeeper(Keeper):
+    """Knows half-closed connections."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.halves: list[str] = []
+
+    def readConnectionLost(self) -> None:
+        self.halves.append("read")
+
+    def writeConnectionLost(self) -> None:
+        self.halves.append("write")
+
+
+class Keepers(ServerFactory):
+    """A server of keepers."""
+
+    def __init__(self, kind: type[Keeper] = Keeper) -> None:
+        self.kind = kind
+        self.protocols: list[Any] = []
+
+    def buildProtocol(self, addr: object) -> Keeper:
+        protocol = self.kind()
+        protocol.factory = self
+        self.protocols.append(protocol)
+        return protocol
+
+
+class Attempts(ClientFactory[Keeper]):
+    """Notes what becomes of a connector."""
+
+    def __init__(self) -> None:
+        self.failed: list[Failure] = []
+        self.lost: list[Failure] = []
+        self.protocols: list[Keeper] = []
+
+    def buildProtocol(self, addr: object) -> Keeper:
+        self.protocols.append(Keeper())
+        return self.protocols[-1]
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        self.failed.append(reason)
+
+    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
+        self.lost.append(reason)
+
+
+class StreamTestCase(SynchronousTestCase):
+    """Two hosts, one of which listens."""
+
+    link = Link()
+
+    def setUp(self) -> None:
+        self.internet = VirtualInternet(seed=1)
+        self.server_host = self.internet.host("server", "203.0.113.1", "2001:db8::1")
+        self.client_host = self.internet.host("client", "203.0.113.2", link=self.link.copy())
+        self.factory = Keepers()
+        self.port = self.server_host.reactor.listenTCP(4330, self.factory)
+
+    def connect(
+        self, host: Host | None = None, kind: type[Keeper] = Keeper
+    ) -> tuple[Keeper, Keeper]:
+        """A connection: the client's protocol and the server's."""
+        reactor = (host or self.client_host).reactor
+        endpoint = TCP4ClientEndpoint(reactor, "203.0.113.1", 4330)
+        client = self.internet.result(connectProtocol(endpoint, kind()))
+        self.internet.run_until(lambda: bool(self.factory.protocols))
+        return client, self.factory.protocols[-1]
+
+
+class StreamTests(StreamTestCase):
+    """Bytes across a stream."""
+
+    def test_interfaces(self) -> None:
+        """Port, connector and transport provide Twisted's interfaces."""
+        client, _ = self.connect()
+        connector = self.client_host.reactor.connectTCP("203.0.113.1", 4330, Attempts())
+        for interface, thing in (
+            (IListeningPort, self.port),
+            (IConnector, connector),
+            (ITCPTransport, client.transport),
+            (IConsumer, client.transport),
+            (IPushProducer, client.transport),
+        ):
+            self.assertTrue(verifyObject(interface, thing))
+
+    def test_both_ways(self) -> None:
+        """Bytes arrive in order, on both sides, and addresses are as seen there."""
+        client, server = self.connect()
+        client.transport.write(b"a")
+        client.transport.writeSequence([b"b", b"c"])
+        server.transport.write(b"answer")
+        self.internet.advance(1)
+        self.assertEqual((server.data, client.data), (b"abc", b"answer"))
+        self.assertEqual(client.transport.getHost(), server.transport.getPeer())
+        self.assertEqual(client.transport.getPeer(), server.transport.getHost())
+        self.assertEqual(self.client_host.timers.getDelayedCalls(), [])
+
+    def test_much(self) -> None:
+        """More than a window arrives whole."""
+        client, server = self.connect()
+        data = self.client_host.entropy(3_000_000)
+        client.transport.write(data)
+        self.internet.run_until(lambda: len(server.data) >= len(data))
+        self.assertEqual(server.data, data)
+
+    def test_close(self) -> None:
+        """Closing sends everything first, and both sides hear of a clean end."""
+        client, server = self.connect()
+        client.transport.write(bytes(2_000_000))
+        client.transport.loseConnection()
+        self.assertIsNone(client.reason)
+        client.transport.write(b"too late")
+        self.internet.advance(1)
+        self.assertEqual(len(server.data), 2_000_000)
+        for side in (client, server):
+            assert side.reason is not None
+            side.reason.trap(ConnectionDone)
+        self.assertEqual(self.internet.clock.calls, [])
+
+    def test_both_close(self) -> None:
+        """Both sides may close at once, and nothing lingers."""
+        client, server = self.connect()
+        client.transport.loseConnection()
+        server.transport.loseConnection()
+        self.internet.advance(1)
+        for side in (client, server):
+            assert side.reason is not None
+            side.reason.trap(ConnectionDone)
+        self.assertEqual(self.internet.clock.calls, [])
+
+    def test_abort(self) -> None:
+        """An aborted connection is lost, not done, on the other side."""
+        client, server = self.connect()
+        client.transport.abortConnection()
+        self.internet.advance(1)
+        assert client.reason is not None and server.reason is not None
+        client.reason.trap(ConnectionAborted)
+        server.reason.trap(ConnectionLost)
+
+    def test_half_close(self) -> None:
+        """Protocols that know half-closed connections go on the other way."""
+        self.factory.kind = HalfKeeper
+        client, server = self.connect(kind=HalfKeeper)
+        assert isinstance(client, HalfKeeper) and isinstance(server, HalfKeeper)
+        client.transport.write(b"question")
+        client.transport.loseWriteConnection()
+        client.transport.write(b"no more")
+        self.internet.advance(1)
+        self.assertEqual((client.halves, server.halves), (["write"], ["read"]))
+        server.transport.write(b"answer")
+        server.transport.loseConnection()
+        self.internet.advance(1)
+        self.assertEqual((server.data, client.data), (b"question", b"answer"))
+        self.assertIsNotNone(client.reason)
+
+    def test_writing_to_one_that_closed(self) -> None:
+        """Bytes for an end that was closed bring a reset."""
+        client, server = self.connect()
+        client.transport.loseConnection()
+        server.transport.write(b"crossing")
+        self.internet.advance(5)
+        self.assertIsNotNone(server.reason)
+        self.assertEqual(self.internet.clock.calls, [])
+
+    def test_wrong_type(self) -> None:
+        """Only bytes can be written."""
+        client, _ = self.connect()
+        self.assertRaises(TypeError, client.transport.write, "text")
+
+    def test_failing_protocol(self) -> None:
+        """A protocol that raises is logged and its connection closed, as Twisted does."""
+
+        class Failing(Keeper):
+            def dataReceived(self, data: bytes) -> None:
+                raise ZeroDivisionError
+
+        self.factory.kind = Failing
+        client, server = self.connect()
+        client.transport.write(b"x")
+        self.internet.advance(1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertIsNotNone(client.reason)
+        assert server.reason is not None
+        server.reason.trap(ZeroDivisionError)
+
+    def test_port_taken(self) -> None:
+        """A TCP port is taken once, and a UDP port of the number is another matter."""
+        listen = self.server_host.reactor.listenTCP
+        self.assertRaises(CannotListenError, listen, 4330, Keepers())
+        self.port.stopListening()
+        listen(4330, Keepers())
+
+    def test_connections_outlive_their_port(self) -> None:
+        """A connection goes on when its port stops listening."""
+        client, server = self.connect()
+        self.port.stopListening()
+        client.transport.write(b"still here")
+        self.internet.advance(1)
+        self.assertEqual(server.data, b"still here")
+
+
+class ConnectingTests(StreamTestCase):
+    """What can become of an attempt."""
+
+    def attempt(self, host: str, port: int = 4330, **how: Any) -> Attempts:
+        """An attempt, a minute later."""
+        factory = Attempts()
+        self.client_host.reactor.connectTCP(host, port, factory, **how)
+        self.assertEqual(factory.failed, [])
+        self.internet.advance(60)
+        return factory
+
+    def test_refused(self) -> None:
+        """A closed port refuses."""
+        self.attempt("203.0.113.1", 1).failed[0].trap(ConnectionRefusedError)
+
+    def test_silence(self) -> None:
+        """Where nobody answers, the time runs out."""
+        start = self.internet.clock.seconds()
+        failed: list[float] = []
+        endpoint = TCP4ClientEndpoint(self.client_host.reactor, "203.0.113.77", 1, timeout=7)
+        attempt: Deferred[Any] = connectProtocol(endpoint, Keeper())
+        attempt.addErrback(lambda reason: failed.append(self.internet.clock.seconds()))
+        self.internet.advance(30)
+        self.assertEqual(failed, [start + 7])
+
+    def test_silence_error(self) -> None:
+        """That is a ``TimeoutError``."""
+        self.attempt("203.0.113.77", timeout=5).failed[0].trap(TimeoutError)
+
+    def test_unknown_name(self) -> None:
+        """A name nobody knows is a ``DNSLookupError``."""
+        self.attempt("nobody.example").failed[0].trap(DNSLookupError)
+
+    def test_no_route(self) -> None:
+        """Without an address of the family there is a connection error."""
+        self.attempt("2001:db8::1").failed[0].trap(ConnectError)
+
+    def test_bind_address(self) -> None:
+        """The local address and port may be chosen; a foreign one fails."""
+        factory = self.attempt("203.0.113.1", bindAddress=("203.0.113.2", 7777))
+        self.assertEqual(factory.protocols[0].transport.getHost().port, 7777)
+        foreign = self.attempt("203.0.113.1", bindAddress=("203.0.113.9", 0))
+        foreign.failed[0].trap(ConnectBindError)
+
+    def test_stop(self) -> None:
+        """An attempt may be stopped."""
+        factory = Attempts()
+        connector = self.client_host.reactor.connectTCP("203.0.113.77", 1, factory)
+        connector.stopConnecting()
+        factory.failed[0].trap(UserError)
+        self.internet.advance(60)
+        self.assertEqual((len(factory.failed), self.internet.clock.calls), (1, []))
+
+    def test_again(self) -> None:
+        """A connector may connect again after its connection is lost."""
+        factory = Attempts()
+        connector = self.client_host.reactor.connectTCP("203.0.113.1", 4330, factory)
+        self.internet.advance(1)
+        connector.disconnect()
+        self.internet.advance(1)
+        self.assertEqual(len(factory.lost), 1)
+        connector.connect()
+        self.internet.advance(1)
+        self.assertEqual((len(factory.protocols), connector.state), (2, "connected"))
+
+    def test_name_and_ipv6(self) -> None:
+        """``HostnameEndpoint`` finds a name's addresses and falls back from IPv6 to IPv4."""
+        six = Keepers()
+        self.internet.names.set("dc1.ntm.example", "2001:db8::1", "203.0.113.1")
+        self.internet.result(TCP6ServerEndpoint(self.server_host.reactor, 4331).listen(six))
+        dual = self.internet.host("dual", "203.0.113.3", "2001:db8::3")
+        for host, server in ((dual, six), (self.client_host, self.factory)):
+            port = 4331 if server is six else 4330
+            endpoint = HostnameEndpoint(host.reactor, "dc1.ntm.example", port)
+            self.internet.result(connectProtocol(endpoint, Keeper()))
+            self.internet.advance(1)
+            self.assertEqual(len(server.protocols), 1)
+
+    def test_server_declines(self) -> None:
+        """A factory that gives no protocol closes the connection."""
+
+        class Declining(ServerFactory):
+            def buildProtocol(self, addr: object) -> None:
+                return None
+
+        self.server_host.reactor.listenTCP(1, Declining())
+        factory = self.attempt("203.0.113.1", 1)
+        self.assertEqual((len(factory.protocols), len(factory.lost)), (1, 1))
+
+
+class TroubleTests(StreamTestCase):
+    """Streams over networks that fail."""
+
+    @settings(max_examples=20, deadline=None)
+    @given(st.integers(0, 1000), st.floats(0, 0.3), st.floats(0, 0.3), st.floats(0, 0.3))
+    def test_loss(self, seed: int, loss: float, duplicate: float, reorder: float) -> None:
+        """A link that loses, doubles and reorders makes a stream slow, never wrong."""
+        internet = VirtualInternet(seed)
+        link = Link(0.02, 0.01, loss=loss, duplicate=duplicate, reorder=reorder)
+        server = internet.host("server", "203.0.113.1", link=link)
+        client = internet.host("client", "203.0.113.2", link=link.copy())
+        factory = Keepers()
+        server.reactor.listenTCP(1, factory)
+        endpoint = TCP4ClientEndpoint(client.reactor, "203.0.113.1", 1, timeout=200)
+        protocol = internet.result(connectProtocol(endpoint, Keeper()), 200)
+        data = client.entropy(300_000)
+        protocol.transport.write(data)
+        protocol.transport.loseConnection()
+        internet.run_until(lambda: bool(factory.protocols and factory.protocols[0].reason), 400)
+        self.assertEqual(factory.protocols[0].data, data)
+
+    def test_delay(self) -> None:
+        """A stream takes the links' time: a round trip to connect."""
+        self.client_host.link.delay = 0.05
+        start = self.internet.clock.seconds()
+        client, server = self.connect()
+        self.assertAlmostEqual(self.internet.clock.seconds() - start, 0.15)
+        client.transport.write(b"x")
+        took = self.internet.run_until(lambda: server.data == b"x")
+        self.assertAlmostEqual(took, 0.05)
+
+    def test_blackout_is_survived(self) -> None:
+        """A stream goes on after some seconds of silence."""
+        client, server = self.connect()
+        self.internet.advance(500)
+        self.internet.blackout(self.client_host, 20)
+        client.transport.write(b"patience")
+        took = self.internet.run_until(lambda: server.data == b"patience")
+        self.assertGreaterEqual(took, 20)
+
+    def test_partition_ends_it(self) -> None:
+        """Silence that lasts ends a stream which has something to say."""
+        client, server = self.connect()
+        self.internet.partition(self.client_host, self.server_host)
+        client.transport.write(b"anyone?")
+        took = self.internet.run_until(lambda: client.reason is not None, 300)
+        self.assertGreaterEqual(took, 60)
+        assert client.reason is not None
+        client.reason.trap(ConnectionLost)
+        self.assertIsNone(server.reason)
+
+    def test_move_ends_it(self) -> None:
+        """A stream does not survive its host's change of address."""
+        client, _ = self.connect()
+        home = self.internet.network("home", "192.168.1.0/24", nat=NatKind.SYMMETRIC)
+        self.client_host.move(to=home)
+        client.transport.write(b"x")
+        self.internet.run_until(lambda: client.reason is not None, 300)
+
+    def test_through_nat(self) -> None:
+        """A stream crosses a NAT; the server sees the NAT's address."""
+        home = self.internet.network("home", "192.168.1.0/24", nat=NatKind.SYMMETRIC)
+        client, server = self.connect(home.host("phone"))
+        server.transport.write(b"hello")
+        self.internet.advance(1)
+        self.assertEqual(client.data, b"hello")
+        self.assertNotEqual(server.transport.getPeer(), client.transport.getHost())
+
+    def test_crash(self) -> None:
+        """A host that crashed and came back resets what it does not know."""
+        client, server = self.connect()
+        self.server_host.crash()
+        client.transport.write(b"x")
+        self.internet.advance(5)
+        assert client.reason is not None
+        client.reason.trap(ConnectionLost)
+        self.assertIsNone(server.reason)
+
+
+class FlowTests(StreamTestCase):
+    """Back pressure."""
+
+    def test_reader_that_pauses(self) -> None:
+        """One who stops reading makes the writer wait, and gets all when it reads again."""
+        client, server = self.connect()
+        server.transport.pauseProducing()
+        data = self.client_host.entropy(4_000_000)
+        client.transport.write(data)
+        self.internet.advance(120)
+        self.assertEqual(server.data, b"")
+        self.assertGreater(len(client.transport.socket.unsent), 1_000_000)
+        self.assertIsNone(client.reason)
+        server.transport.resumeProducing()
+        self.internet.run_until(lambda: len(server.data) == len(data))
+        self.assertEqual(server.data, data)
+
+    def test_streaming_producer(self) -> None:
+        """A streaming producer is paused while the buffer is full, and resumed after."""
+
+        @implementer(IPushProducer)
+        class Producer:
+            calls: list[str] = []
+
+            def pauseProducing(self) -> None:
+                self.calls.append("pause")
+
+            def resumeProducing(self) -> None:
+                self.calls.append("resume")
+
+            def stopProducing(self) -> None:
+                self.calls.append("stop")
+
+        client, _ = self.connect()
+        producer = Producer()
+        client.transport.registerProducer(producer, True)
+        self.assertRaises(RuntimeError, client.transport.registerProducer, producer, True)
+        client.transport.write(bytes(2_000_000))
+        self.assertEqual(producer.calls, ["pause"])
+        self.internet.advance(1)
+        self.assertEqual(producer.calls, ["pause", "resume"])
+        client.transport.abortConnection()
+        self.internet.advance(1)
+        self.assertEqual(producer.calls, ["pause", "resume", "stop"])
+
+    def test_pull_producer(self) -> None:
+        """A pull producer is asked again and again, and closing waits for it."""
+        client, server = self.connect()
+        producer = NonStreamingProducer(client.transport)
+        # Twisted does not declare what its own producer for tests provides.
+        client.transport.registerProducer(producer, False)  # type: ignore[arg-type]
+        client.transport.loseConnection()
+        self.internet.advance(1)
+        self.assertEqual(server.data, b"".join(b"%d" % count for count in range(10)))
+        self.assertIsNotNone(server.reason)
+
+
+class TLSTests(StreamTestCase):
+    """TLS over the streams, by Twisted's own means."""
+
+    def test_tls(self) -> None:
+        """A TLS session runs over a stream in virtual time."""
+        key, certificate = self_signed("server.example")
+        server_options = CertificateOptions(privateKey=key, certificate=certificate)
+        reactor = self.server_host.reactor
+        listening = wrapServerTLS(server_options, TCP4ServerEndpoint(reactor, 443), reactor)
+        self.internet.result(listening.listen(self.factory))
+        creator = optionsForClientTLS("server.example", trustRoot=Certificate(certificate))
+        reactor = self.client_host.reactor
+        endpoint = wrapClientTLS(creator, TCP4ClientEndpoint(reactor, "203.0.113.1", 443), reactor)
+        client = self.internet.result(connectProtocol(endpoint, Keeper()))
+        client.transport.write(b"secret")
+        self.internet.advance(1)
+        self.assertEqual(self.factory.protocols[0].data, b"secret")
+        seen = self.internet.captures(Event.SENT, protocol="tcp")
+        self.assertFalse(any(b"secret" in one.datagram.payload for one in seen))
+        client.transport.loseConnection()
+        self.internet.advance(1)
+        self.assertIsNotNone(self.factory.protocols[0].reason)
+        self.assertEqual(self.internet.clock.calls, [])
