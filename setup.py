@@ -55,7 +55,7 @@ setup(
     install_requires=[
         "Twisted>=26.4",
         "zope.interface>=8",
-        "service-identity>=24.1",
+        "service-identity>=26.1",
         "pyOpenSSL>=25.1",
         "txdbus>=1.1.2",
         "PyMySQL>=1.1.1",
