@@ -194,6 +194,16 @@ class ClientTable:
         client.location = Location(here.generation, kept, here.local, tuple(sorted(translated)))
         return True
 
+    def seen(self, client: Client, remote: Address) -> Endpoint:
+        """The address under which a client is seen in the family of ``remote``."""
+        observed = Endpoint.of(remote)
+        family = observed.family
+        return next((e for e in client.location.observed if e.family == family), observed)
+
+    def resume_order(self, order: int) -> None:
+        """After a restart: registrations go on counting above this."""
+        self._order = max(self._order, order)
+
     def set_policy(self, client: Client, request: PolicyRequest) -> None:
         """A Policy Request: the newest generation wins."""
         if request.generation >= client.policy.generation:

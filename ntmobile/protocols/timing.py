@@ -1,10 +1,15 @@
-"""The one timer of a machine on a reactor."""
+"""Timers: the one timer of a machine on a reactor, and which clock a reactor goes by."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from typing import Final
 
+from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class MachineTimer:
@@ -37,3 +42,17 @@ class MachineTimer:
     def _fire(self) -> None:
         self._call = None
         self._wake(self._clock.seconds())
+
+
+def use_monotonic_time(reactor: IReactorTime) -> None:
+    """Make a real reactor count by the system's monotonic clock instead of its wall clock (R12).
+
+    To be called before the first timer. The clock is the one that goes on while the machine is
+    suspended, where there is one, so that a sleep is seen as the long time that it was.
+    """
+    if isinstance(reactor, ReactorBase):
+        reactor.seconds = _monotonic  # its own hook
+
+
+def _monotonic() -> float:
+    return time.clock_gettime(_CLOCK)

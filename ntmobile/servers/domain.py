@@ -1,0 +1,387 @@
+"""The heart of a DC: one domain's clients, sessions and directions, without any socket.
+
+What comes in from clients and from other servers is put to the machines; what they want is carried
+out through the :class:`Outside` that the service provides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import msgspec
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from ntmobile.errors import AuthenticationError, NotRegistered, NTMobileError, UnknownName
+from ntmobile.interfaces import INotifier, StoredClient
+from ntmobile.machines.clients import NOWHERE, Client, ClientTable, Policy
+from ntmobile.machines.directing import (
+    AskCoordinator,
+    DirectRelay,
+    Effect,
+    Notify,
+    Respond,
+    TellClient,
+    TellCoordinator,
+)
+from ntmobile.machines.direction import Direction, RelayChoice
+from ntmobile.machines.disclosure import Disclosure
+from ntmobile.machines.requests import Asked
+from ntmobile.machines.sessions import ClientAnswered, ClientAsked, ClientHeard
+from ntmobile.machines.waiting import WaitingDirections
+from ntmobile.protocols.signalling import Event, Signalling
+from ntmobile.wire import names
+from ntmobile.wire.certificates import DeviceCertificate, TrustStore
+from ntmobile.wire.codec import Message
+from ntmobile.wire.messages.coordination import (
+    InformationRequest,
+    LinkAcknowledgement,
+    LocationUpdate,
+    RevocationNotice,
+    RouteDirectionTransfer,
+)
+from ntmobile.wire.messages.fields import Location
+from ntmobile.wire.messages.realtime import (
+    Acknowledgement,
+    Deregistration,
+    DirectionRequest,
+    DirectionResponse,
+    KeepAlive,
+    KeepAliveResponse,
+    Outcome,
+    PolicyRequest,
+    PolicyResponse,
+    RegistrationRequest,
+    RegistrationResponse,
+    RevocationOrder,
+    RouteDirectionAcknowledgement,
+    RouteDirectionRequest,
+    RouteDirectionWaiting,
+)
+
+log = Logger()
+
+#: Sessions of a client that is gone so long are forgotten by the location, not by the login.
+TICK: Final = 1.0
+_LOCATION: Final = msgspec.msgpack.Decoder(Location)
+_POLICY: Final = msgspec.msgpack.Decoder(tuple[tuple[str, ...], tuple[str, ...], int])
+
+
+class Outside(Protocol):
+    """What the domain needs of the world."""
+
+    def ask_coordinator(self, domain: str, message: Message) -> Awaitable[Message]:
+        """Send a request to the DC of another domain."""
+
+    def direct_relay(self, relay: str, message: Message) -> Awaitable[Message]:
+        """Send a request to an RS of ours."""
+
+
+@define(eq=False)
+class Domain:
+    """One DC's domain.
+
+    :ivar unix_time: seconds of the AS's clock (R12).
+    :ivar lease_until: monotonic time until which new work is done without a word of the AS (R34).
+    """
+
+    name: str
+    trust: TrustStore
+    relays: RelayChoice
+    outside: Outside
+    notifier: INotifier
+    clock: IReactorTime
+    unix_time: Callable[[], float]
+    default_allow: tuple[str, ...]
+    _random: Callable[[int], bytes]
+    keepalive: int = 25
+    lease_until: float = 0.0
+    signalling: Signalling = field(init=False)
+    clients: ClientTable = field(init=False)
+    disclosure: Disclosure = field(init=False)
+    waiting: WaitingDirections = field(init=False)
+    direction: Direction = field(init=False)
+    changed: set[str] = field(factory=set, init=False)
+    removed: set[str] = field(factory=set, init=False)
+    keys: dict[str, bytes] = field(factory=dict, init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.clients = ClientTable(self.name)
+        self.disclosure = Disclosure(self.clients, self.trust)
+        self.waiting = WaitingDirections(self.clients, self.disclosure.admitted)
+        self.direction = Direction(
+            self.clients,
+            self.trust,
+            self.relays,
+            self.disclosure.asked,
+            self.waiting.transferred,
+            self._random,
+        )
+
+    # -- sessions
+
+    def admit(self, certificate: DeviceCertificate, key: bytes, lifetime: float) -> bytes:
+        """A login succeeded: open a session. :return: its index."""
+        index = self._random(8)
+        now = self.clock.seconds()
+        policy = Policy(self.default_allow)
+        client = Client(certificate, index, now + lifetime, policy)
+        former = self.clients.add(client)
+        if former is not None:
+            self.signalling.table.remove(former.index)
+        self.signalling.table.add(index, key)
+        self.keys[client.fqdn] = key
+        self.removed.discard(client.fqdn)
+        self.changed.add(client.fqdn)
+        log.info("{fqdn} logged in", fqdn=client.fqdn)
+        return index
+
+    def restore(self, stored: StoredClient) -> None:
+        """A client from the durable store, after a restart."""
+        now, at = self.clock.seconds(), self.unix_time()
+        if stored.expires <= at:
+            self.removed.add(stored.fqdn)
+            return
+        try:
+            certificate = DeviceCertificate.parse(stored.certificate)
+            location = _LOCATION.decode(stored.location) if stored.location else NOWHERE
+            policy = Policy(*_POLICY.decode(stored.policy))
+        except (NTMobileError, msgspec.MsgspecError) as problem:
+            log.warn("forgot {fqdn}: {problem}", fqdn=stored.fqdn, problem=str(problem))
+            self.removed.add(stored.fqdn)
+            return
+        client = Client(certificate, stored.index, now + stored.expires - at, policy, location)
+        client.order = stored.order
+        self.clients.add(client)
+        self.clients.resume_order(stored.order)
+        self.signalling.table.add(stored.index, stored.key)
+        self.keys[client.fqdn] = stored.key
+
+    def stored(self, fqdn: str) -> StoredClient | None:
+        """What the durable store shall keep of a client."""
+        client = self.clients.find(fqdn)
+        if client is None or client.fqdn != fqdn:
+            return None
+        policy = client.policy
+        return StoredClient(
+            fqdn,
+            client.index,
+            self.keys[fqdn],
+            client.certificate.der,
+            self.unix_time() + client.expires - self.clock.seconds(),
+            msgspec.msgpack.encode(client.location),
+            msgspec.msgpack.encode((policy.allow, policy.relay_only, policy.generation)),
+            client.order,
+        )
+
+    def revoke(self, fqdn: str, serial: bytes = b"") -> None:
+        """End a client's session and its correspondents' tunnels with it, now (R34)."""
+        client = self.clients.find(fqdn)
+        if client is None or client.fqdn != fqdn:
+            return
+        number = int.from_bytes(serial, "big")
+        if serial and number != client.certificate.serial:
+            return
+        log.info("{fqdn} is revoked", fqdn=fqdn)
+        self._forget(client)
+        self.end_tunnels(fqdn, tuple(client.correspondents))
+        abroad: dict[str, list[str]] = {}
+        for peer in client.correspondents:
+            domain = names.domain_of(peer)
+            if domain != self.name:
+                abroad.setdefault(domain, []).append(peer)
+        for domain, peers in abroad.items():
+            self._tell_coordinator(domain, RevocationNotice(fqdn, tuple(peers), serial))
+
+    def end_tunnels(self, revoked: str, correspondents: tuple[str, ...]) -> None:
+        """Order our clients among ``correspondents`` to end their tunnels with a revoked device."""
+        now = self.clock.seconds()
+        for peer in correspondents:
+            client = self.clients.find(peer)
+            if client is not None and client.fqdn == peer:
+                order = RevocationOrder(revoked)
+                self.signalling.table.request(client.index, order, None, now, 30.0)
+        self.signalling.flush()
+
+    def _forget(self, client: Client) -> None:
+        self.clients.remove(client.fqdn)
+        self.signalling.table.remove(client.index)
+        self.keys.pop(client.fqdn, None)
+        self.changed.discard(client.fqdn)
+        self.removed.add(client.fqdn)
+
+    def tick(self) -> None:
+        """Every second: forget what is over."""
+        now = self.clock.seconds()
+        self.direction.handle_timer(now)
+        self.waiting.handle_timer(now)
+        for client in [one for one in self.clients if one.expires <= now]:
+            self._forget(client)
+
+    # -- from clients
+
+    def tell(self, event: Event) -> None:
+        """An event of the signalling sessions."""
+        try:
+            self._told(event, self.clock.seconds())
+        except NotRegistered:
+            log.debug("a word of a client that is gone meanwhile")
+
+    def _told(self, event: Event, now: float) -> None:
+        match event:
+            case ClientAsked(index, asked):
+                client = self.clients.of_index(index)
+                self._asked(client, asked, now)
+            case ClientHeard(index, remote):
+                client = self.clients.of_index(index)
+                if self.clients.heard(client, remote, now):
+                    self.changed.add(client.fqdn)
+                    self.perform(self.waiting.registered(client, now))
+            case ClientAnswered(index, _, RouteDirectionAcknowledgement(direction)):
+                self.waiting.acknowledged(self.clients.of_index(index).fqdn, direction)
+            case ClientAnswered():
+                pass
+
+    def _asked(self, client: Client, asked: Asked, now: float) -> None:
+        match asked.message:
+            case RegistrationRequest() as request:
+                self._register(client, asked, request, now)
+            case KeepAlive(generation):
+                observed = self.clients.seen(client, asked.remote)
+                self._answer(client, asked, KeepAliveResponse(generation, observed))
+            case PolicyRequest() as policy:
+                self.clients.set_policy(client, policy)
+                self.changed.add(client.fqdn)
+                self._answer(client, asked, PolicyResponse(policy.generation))
+            case DirectionRequest() as request:
+                token = (client, asked)
+                if now > self.lease_until:
+                    detail = "the coordinator has not heard its account server for long"
+                    self._answer(client, asked, DirectionResponse(Outcome.BUSY, detail=detail))
+                    return
+                at = self.unix_time()
+                self.perform(self.direction.asked(client, request, token, now, at))
+            case RouteDirectionRequest():
+                count, effects = self.waiting.fetched(client, now)
+                self._answer(client, asked, RouteDirectionWaiting(count))
+                self.perform(effects)
+            case Deregistration():
+                self.clients.deregister(client)
+                self._answer(client, asked, Acknowledgement())
+            case _:
+                self._answer(client, asked, Acknowledgement(Outcome.REFUSED, "not understood"))
+
+    def _register(
+        self, client: Client, asked: Asked, request: RegistrationRequest, now: float
+    ) -> None:
+        result = self.clients.register(client, request, asked.remote, now)
+        response = RegistrationResponse(
+            request.generation,
+            result.observed,
+            result.translated,
+            int(client.lifetime),
+            self.keepalive,
+            int(self.unix_time() * 1000),
+        )
+        self._answer(client, asked, response)
+        if result.changed:
+            self.changed.add(client.fqdn)
+            self.perform(self.waiting.registered(client, now))
+
+    def _answer(self, client: Client, asked: Asked, message: Message) -> None:
+        self.signalling.table.answer(client.index, asked, message)
+
+    # -- from other servers
+
+    def coordinator_asked(self, domain: str, message: Message) -> Message | None:
+        """A request of the DC of ``domain``, which its certificate has proven."""
+        now, at = self.clock.seconds(), self.unix_time()
+        match message:
+            case InformationRequest():
+                return self.disclosure.asked(domain, message, now, at)
+            case RouteDirectionTransfer():
+                answer, effects = self.waiting.transferred(domain, message, now)
+                self.perform(effects)
+                return answer
+            case LocationUpdate():
+                self.perform(self.direction.location_updated(domain, message, now))
+                return LinkAcknowledgement()
+            case RevocationNotice(revoked, correspondents):
+                if names.domain_of(revoked) != domain:
+                    raise AuthenticationError(f"{domain} does not speak for {revoked}")
+                self.end_tunnels(revoked, correspondents)
+                return LinkAcknowledgement()
+            case _:
+                raise AuthenticationError("not a request that a coordinator makes")
+
+    # -- effects
+
+    def perform(self, effects: list[Effect]) -> None:
+        """Carry out what the direction machines want."""
+        for effect in effects:
+            self._perform(effect)
+        self.signalling.flush()
+
+    def _perform(self, effect: Effect) -> None:
+        now = self.clock.seconds()
+        match effect:
+            case TellClient(fqdn, message):
+                client = self.clients.find(fqdn)
+                if client is not None:
+                    self.signalling.table.request(client.index, message, None, now)
+            case Respond((Client() as client, Asked() as asked), response):
+                self._answer(client, asked, response)
+            case AskCoordinator(domain, message, tag):
+                Deferred.fromCoroutine(self._ask_coordinator(domain, message, tag))
+            case DirectRelay(relay, message, tag):
+                Deferred.fromCoroutine(self._direct_relay(relay, message, tag))
+            case TellCoordinator(domain, update):
+                if domain == self.name:
+                    self.perform(self.direction.location_updated(domain, update, now))
+                else:
+                    self._tell_coordinator(domain, update)
+            case Notify(request):
+                self.notifier.notify(request).addErrback(
+                    lambda failure: log.warn(
+                        "no notification: {problem}", problem=failure.getErrorMessage()
+                    )
+                )
+            case _:
+                raise AssertionError(f"an effect nobody carries out: {effect}")
+
+    def _tell_coordinator(self, domain: str, message: Message) -> None:
+        async def tell() -> None:
+            try:
+                await self.outside.ask_coordinator(domain, message)
+            except NTMobileError as problem:
+                log.warn("could not tell {domain}: {problem}", domain=domain, problem=str(problem))
+
+        Deferred.fromCoroutine(tell())
+
+    async def _ask_coordinator(self, domain: str, message: Message, tag: bytes) -> None:
+        try:
+            answer = await self.outside.ask_coordinator(domain, message)
+        except UnknownName as problem:
+            effects = self.direction.failed(tag, Outcome.UNKNOWN, str(problem)[:200])
+        except AuthenticationError as problem:
+            effects = self.direction.failed(tag, Outcome.UNTRUSTED, str(problem)[:200])
+        except NTMobileError as problem:
+            effects = self.direction.failed(tag, Outcome.UNREACHABLE, str(problem)[:200])
+        else:
+            now, at = self.clock.seconds(), self.unix_time()
+            if isinstance(message, RouteDirectionTransfer):
+                effects = self.direction.transferred(tag, answer)
+            else:
+                effects = self.direction.informed(tag, answer, now, at)
+        self.perform(effects)
+
+    async def _direct_relay(self, relay: str, message: Message, tag: bytes) -> None:
+        try:
+            answer: Message | None = await self.outside.direct_relay(relay, message)
+        except NTMobileError as problem:
+            log.warn("relay {relay}: {problem}", relay=relay, problem=str(problem))
+            answer = None
+        self.perform(self.direction.relay_answered(tag, answer, self.clock.seconds()))
