@@ -198,6 +198,13 @@ class WheelTests(SynchronousTestCase):
         """No ``__init__.py`` of ours makes twisted or twisted.plugins a package of its own."""
         self.assertEqual([], list((ROOT / "twisted").rglob("__init__.py")))
 
+    def test_endpoints_are_registered(self) -> None:
+        """Twisted programs find our endpoints: their module and their plugin file come together."""
+        self.assertEqual(
+            (ROOT / "ntmobile" / "client" / "endpoints.py").exists(),
+            (ROOT / "twisted" / "plugins" / "ntmobile_endpoints.py").exists(),
+        )
+
     def test_dependencies_are_declared(self) -> None:
         """Whatever our modules import comes with Python, with us, or with a declared dependency."""
         with zipfile.ZipFile(built_wheel()) as wheel:
