@@ -9,6 +9,8 @@ from typing import Final
 
 # Handshake (R19)
 
+#: Smallest datagram of message 1; the largest message 2 has 97 bytes (R8).
+REQUEST_SIZE: Final = 112
 #: Version of the tunnel's protocol, in prologue and payloads.
 VERSION: Final = 1
 #: First retransmission of handshake message 1; doubles each time (as R10).

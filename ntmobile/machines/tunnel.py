@@ -97,7 +97,7 @@ class Tunnel:
     ) -> None:
         """A direction for this pair, new or updated, its certificate verified and pinned.
 
-        :param unix_time: the time of certificates, where known (R12): tells when a fresh one is due.
+        :param unix_time: the time of certificates, if known (R12): when is a fresh one due?
         """
         raise NotImplementedError
 

@@ -35,10 +35,11 @@ _NoiseMessage = Annotated[bytes, Meta(min_length=48, max_length=512)]
     protection=_NOISE,
 )
 class TunnelRequest(Message, frozen=True):
-    """Payload of handshake message 1."""
+    """Payload of handshake message 1; padded, so that no answer is larger (R8)."""
 
     version: Count = 1
     mtu: Count = 1280
+    padding: Annotated[bytes, Meta(max_length=128)] = b""
 
 
 @declare(
