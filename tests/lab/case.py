@@ -1,0 +1,99 @@
+"""The base class of tests that run in a lab."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.trial import itrial, unittest
+from twisted.trial.reporter import TestResultDecorator
+
+from tests.lab.node import Lab
+from tests.lab.process import Process
+from tests.lab.standing import StandingLab, standing_lab
+from tests.lab.supervision import lab_unavailable
+
+
+class _Told(Exception):
+    """Stands for the value of a failure and adds the logs to its text."""
+
+
+class _LogTails(TestResultDecorator):
+    """Shows with a failure what the programs of the test said last."""
+
+    def __init__(self, result: itrial.IReporter, case: LabTestCase) -> None:
+        super().__init__(result)
+        self._case = case
+
+    def addFailure(self, test: Any, failure: Any) -> None:
+        self._originalReporter.addFailure(test, self._case.with_logs(failure))
+
+    def addError(self, test: Any, failure: Any) -> None:
+        self._originalReporter.addError(test, self._case.with_logs(failure))
+
+
+class LabTestCase(unittest.TestCase):
+    """A test in a lab: skipped with the reason where none can be had.
+
+    What a test starts in a lab it *uses* is ended after it, except what is ``standing``; and a
+    failure shows the last words of each program.
+    """
+
+    timeout = 120
+
+    def setUp(self) -> None:
+        reason = lab_unavailable()
+        if reason is not None:
+            raise unittest.SkipTest(reason)
+
+    def run(self, result: Any = None) -> None:
+        self._used: list[tuple[Lab, set[Process]]] = []
+        told = _LogTails(itrial.IReporter(result), self)
+        super().run(told)  # type: ignore[no-untyped-call]  # trial's is not annotated
+
+    def new_lab(self) -> Lab:
+        """Start a lab of this test's own."""
+        lab = Lab.start(reactor)  # type: ignore[arg-type]  # the module stands for the reactor
+        self.addCleanup(lab.close)
+        self.use(lab)
+        return lab
+
+    async def standing_lab(self) -> StandingLab:
+        """Give the lab that many tests share; whom this test moves is brought home after it."""
+        standing = await standing_lab()
+        self.addCleanup(lambda: Deferred.fromCoroutine(standing.restore()))
+        self.use(standing.lab)
+        return standing
+
+    def use(self, lab: Lab) -> None:
+        """End after this test what it starts from now on in a lab."""
+        before = set(lab.processes)
+        self._used.append((lab, before))
+
+        async def end() -> None:
+            for process in list(lab.processes):
+                if process not in before and not process.standing:
+                    if await process.status() is None:
+                        await process.kill()
+                    lab.processes.remove(process)
+
+        self.addCleanup(lambda: Deferred.fromCoroutine(end()))
+
+    def with_logs(self, failure: Any) -> Failure:
+        """Add the tails of the logs to a failure's text."""
+        kept = failure
+        if not isinstance(kept, Failure):
+            kind, value, traceback = failure
+            kept = Failure(value, kind, traceback)
+        tails = [
+            process.tail()
+            for lab, before in self._used
+            if lab.directory.is_dir()
+            for process in lab.processes
+            if process.standing or process not in before
+        ]
+        if tails:
+            kept.value = _Told("\n".join([str(kept.value), "", *tails]))
+        return kept
