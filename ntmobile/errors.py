@@ -57,3 +57,11 @@ class NotRegistered(NTMobileError):
 
 class QuotaExceeded(NTMobileError):
     """A limit on attempts, clients, tunnels or storage is reached; the text says when to retry."""
+
+
+class AlreadyExists(NTMobileError):
+    """What was to be made is there already and is left as it is; the text says what to do."""
+
+
+class StorageFailed(NTMobileError):
+    """A disk is full, or a database locked or damaged; what was asked was not done at all."""

@@ -287,10 +287,12 @@ class IAccountStoreProvider(Interface):
 
     name: str = Attribute("what ``plugin = ...`` in the section says, such as ``sqlite``")
 
-    def open(section: Mapping[str, object], directory: Path) -> IAccountStore:
-        """Open the storage, or make it.
+    def open(section: Mapping[str, object], directory: Path, *, make: bool) -> IAccountStore:
+        """Open the storage.
 
         :param section: the section without its ``plugin`` key.
         :param directory: where relative paths in it start.
+        :param make: whether to make it where there is none, which ``ntm realm init`` does; a
+            server must not take an empty one for its own because a path is misspelt.
         :raises ConfigurationError: an unknown key, a wrong value, or what cannot be opened.
         """

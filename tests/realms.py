@@ -81,6 +81,20 @@ class MemoryRealm:
         )
         return identity, static, certificate
 
+    def certify(self, old: DeviceCertificate, lifetime: float = 86400.0) -> DeviceCertificate:
+        """The next certificate of a device, for the keys and addresses that it has."""
+        return issue_device(
+            self.device_ca,
+            fqdn=old.fqdn,
+            identity=old.identity,
+            x25519=old.x25519,
+            xwing_hash=old.xwing_hash,
+            ipv6=old.ipv6,
+            ipv4=old.ipv4,
+            now=self.now,
+            lifetime=lifetime,
+        )
+
 
 def shake_hands(client: MemoryTLS, server: MemoryTLS) -> None:
     """Carry records between two sessions until both are quiet; what either raises is raised."""
