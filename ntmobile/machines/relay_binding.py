@@ -24,7 +24,8 @@ class Binding:
     """Decides each request of a client: refresh, challenge, bind or refuse.
 
     A leg is bound by a request with the cookie that was sent to its address, under a counter above
-    all before. A request to bind that is repeated from elsewhere, or once more, binds nothing.
+    that of every authentic request of its side before, whatever became of those. So what somebody
+    recorded binds nothing, not even where the client answered a challenge meant for an attacker.
 
     :param boot: goes into every answer. :param tally: is shared with the server.
     """
@@ -71,12 +72,14 @@ class Binding:
         """An authentic request: refresh, challenge, bind or refuse."""
         leg, index, side = tunnel.leg(request.side), header.index, request.side
         here = source == leg.address
-        if header.counter < leg.counter or (header.counter == leg.counter and not here):
+        again = header.counter == leg.counter
+        if header.counter < leg.counter or (again and request.cookie and not here):
             self._tally.stale += 1
             return [self._refusal(leg, index, request, source)]
+        leg.counter = header.counter
         if here:
             self._tally.refreshed += 1
-            leg.counter, leg.heard = header.counter, now
+            leg.heard = now
             return [self._state(tunnel, leg, header, request, source)]
         if not self._challenge.answered(request.cookie, index, side, source, now):
             self._tally.challenged += 1
@@ -103,7 +106,7 @@ class Binding:
         leg, other = tunnel.leg(request.side), tunnel.leg(1 - request.side)
         was_joined = tunnel.joined
         leg.former, leg.former_until = leg.address, now + self._overlap
-        leg.address, leg.counter, leg.heard = source, header.counter, now
+        leg.address, leg.heard = source, now
         effects = [self._state(tunnel, leg, header, request, source)]
         if other.address is not None and not was_joined:
             news = self._response(LegState.JOINED, UNASKED, other.address)
