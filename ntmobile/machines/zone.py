@@ -25,7 +25,7 @@ from typing import Final, Protocol
 from attrs import define, field
 
 from ntmobile.errors import ConfigurationError
-from ntmobile.machines.records import (
+from ntmobile.wire.dns_records import (
     IN,
     Answer,
     Authority,

@@ -19,17 +19,16 @@ from twisted.logger import Logger
 
 from ntmobile.errors import ConfigurationError, NotPermittedHere
 from ntmobile.machines.rate import RateLimiter
-from ntmobile.machines.records import Answer, Kind, Rcode
 from ntmobile.machines.zone import Zone
 from ntmobile.protocols.naming_messages import (
-    QUERY_LIMIT,
     TCP_LIMIT,
-    Query,
     encode,
     read,
     truncated,
 )
 from ntmobile.protocols.naming_transports import DatagramNaming, NamingPorts, StreamNamingFactory
+from ntmobile.wire.dns_messages import QUERY_LIMIT, Query
+from ntmobile.wire.dns_records import Answer, Kind, Rcode
 
 #: Like responses a second, and at once, to one network (/24 or /56) over UDP.
 RESPONSE_RATE: Final = 20.0
@@ -68,9 +67,9 @@ class NameServer:
         if isinstance(query, bytes):
             self.counts["malformed"] += 1
             return query if self._allow(asker, "error") else None
-        answer = self._answer(query, asker)
-        if self._allow(asker, _subject(query, answer)):
-            return encode(query, answer, query.udp_limit)
+        subject, response = self._respond(query, asker, query.udp_limit)
+        if self._allow(asker, subject):
+            return response
         self.counts["limited"] += 1
         self._over += 1
         if self._over % SLIP:
@@ -87,16 +86,20 @@ class NameServer:
         if isinstance(query, bytes):
             self.counts["malformed"] += 1
             return query
-        return encode(query, self._answer(query, asker), TCP_LIMIT)
+        return self._respond(query, asker, TCP_LIMIT)[1]
 
-    def _answer(self, query: Query, asker: str) -> Answer:
+    def _respond(self, query: Query, asker: str, limit: int) -> tuple[object, bytes]:
+        """What the response is about (see :func:`_subject`), and the response."""
         try:
             answer = self._zone.answer(query.question, asker)
+            response = encode(query, answer, limit)
         except Exception:
+            # The zone's data come from elsewhere; whatever is wrong with them, we go on.
             log.failure("no answer to a DNS question of {asker}", asker=asker)
             answer = Answer(Rcode.SERVFAIL)
+            response = encode(query, answer, limit)
         self.counts["refused" if answer.rcode == Rcode.REFUSED else "answered"] += 1
-        return answer
+        return _subject(query, answer), response
 
     def _allow(self, asker: str, subject: object) -> bool:
         return self._limiter.allow((_network(asker), subject), self._clock.seconds())

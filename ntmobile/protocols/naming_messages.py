@@ -1,85 +1,45 @@
-"""DNS messages on the server's side: queries read strictly, responses written by twisted.names.
+"""DNS messages that we write: responses and questions, with the records of twisted.names.
 
-twisted.names reads messages leniently: what is cut off is left out, a dot inside a label passes for
-two labels. A server that decides by name who sees what must not; so queries are read here, and only
-what was read is answered. The question is echoed byte for byte, so its case is kept.
+The question is echoed byte for byte, so the case that the asker chose is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from io import BytesIO
-from struct import Struct, error
 from typing import Any, Final
 
-from attrs import frozen
 from twisted.names import dns
 
 from ntmobile.errors import MalformedMessage
-from ntmobile.machines.records import (
+from ntmobile.wire.dns_messages import (
+    AA,
+    HEADER,
+    OPCODE,
+    QR,
+    QUERY_LIMIT,
+    RECORD_TAIL,
+    TC,
+    UDP_LIMIT,
+    Query,
+    parse_query,
+)
+from ntmobile.wire.dns_records import (
     Answer,
     Authority,
     Data,
     Kind,
-    Question,
     Rcode,
     Record,
     ServicePort,
 )
 
-#: The most a UDP response may be without EDNS (RFC 1035, section 4.2.1).
-PLAIN_LIMIT: Final = 512
-#: The most a UDP response may be at all: what passes anywhere unfragmented (DNS flag day 2020).
-UDP_LIMIT: Final = 1232
 #: The most a response may be over TCP.
 TCP_LIMIT: Final = 65535
-#: The longest query accepted; real ones are below 512 bytes.
-QUERY_LIMIT: Final = 4096
-
-_HEADER: Final = Struct("!6H")
-_QUESTION_TAIL: Final = Struct("!HH")
-_RECORD_TAIL: Final = Struct("!HHIH")
 _OPT_SIZE: Final = 11
 
-_QR: Final = 0x8000
-_AA: Final = 0x0400
-_TC: Final = 0x0200
 #: What a response takes over from its query: opcode, RD, CD.
-_COPIED: Final = 0x7800 | 0x0100 | 0x0010
-
-_PLAIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
-
-
-@frozen
-class Edns:
-    """What a query's OPT record says (RFC 6891)."""
-
-    size: int
-    version: int
-    dnssec_ok: bool
-
-
-@frozen
-class Query:
-    """A well-formed query.
-
-    :ivar flags: the second word of the header, as it came.
-    :ivar raw: the question section, as it came.
-    :ivar edns: None if there is no OPT record.
-    """
-
-    id: int
-    flags: int
-    question: Question
-    raw: bytes
-    edns: Edns | None
-
-    @property
-    def udp_limit(self) -> int:
-        """The largest response in bytes that may go back over UDP."""
-        if self.edns is None:
-            return PLAIN_LIMIT
-        return min(max(self.edns.size, PLAIN_LIMIT), UDP_LIMIT)
+_COPIED: Final = OPCODE | 0x0100 | 0x0010
 
 
 def read(data: bytes) -> Query | bytes | None:
@@ -88,12 +48,12 @@ def read(data: bytes) -> Query | bytes | None:
     :return: a query to answer; or the bytes to answer at once (FORMERR, NOTIMP, BADVERS), never
         longer than ``data``; or None for what gets no answer (no header, or itself a response).
     """
-    if not _HEADER.size <= len(data) <= QUERY_LIMIT:
+    if not HEADER.size <= len(data) <= QUERY_LIMIT:
         return None
-    identifier, flags = _HEADER.unpack_from(data)[:2]
-    if flags & _QR:
+    identifier, flags = HEADER.unpack_from(data)[:2]
+    if flags & QR:
         return None
-    if flags & 0x7800:
+    if flags & OPCODE:
         return _bare(identifier, flags, Rcode.NOTIMP)
     try:
         query = parse_query(data)
@@ -104,56 +64,11 @@ def read(data: bytes) -> Query | bytes | None:
     return query
 
 
-def parse_query(data: bytes) -> Query:
-    """Parse a query that has one question and nothing else but an OPT or TSIG record.
-
-    :raises MalformedMessage: anything else, or bytes left over.
-    """
-    try:
-        identifier, flags, questions, answers, authority, additional = _HEADER.unpack_from(data)
-        if questions != 1 or answers or authority or additional > 2:
-            raise MalformedMessage("not one question, or records where a query has none")
-        name, offset = _read_name(data, _HEADER.size)
-        kind, klass = _QUESTION_TAIL.unpack_from(data, offset)
-        offset += _QUESTION_TAIL.size
-        raw = data[_HEADER.size : offset]
-        edns = None
-        for _ in range(additional):
-            owner, offset = _read_name(data, offset)
-            kind_, size, ttl, length = _RECORD_TAIL.unpack_from(data, offset)
-            offset += _RECORD_TAIL.size + length
-            if kind_ == Kind.OPT:
-                if edns is not None or owner:
-                    raise MalformedMessage("two OPT records, or one with a name")
-                edns = Edns(size, ttl >> 16 & 0xFF, bool(ttl & 0x8000))
-    except (error, IndexError) as problem:
-        raise MalformedMessage("a DNS message ends too early") from problem
-    if offset != len(data):
-        raise MalformedMessage("a DNS message has another length than its records")
-    return Query(identifier, flags, Question(name, kind, klass), raw, edns)
-
-
-def _read_name(data: bytes, offset: int) -> tuple[str, int]:
-    """The uncompressed name at ``offset`` (see :mod:`~ntmobile.machines.records`) and its end."""
-    labels = []
-    start = offset
-    while size := data[offset]:
-        if size > 63:
-            raise MalformedMessage("a compressed or unknown label in a query")
-        label = data[offset + 1 : offset + 1 + size]
-        labels.append(_text(label))
-        offset += 1 + size
-        if offset - start > 254:
-            raise MalformedMessage("a name longer than 255 bytes")
-    return ".".join(labels), offset + 1
-
-
-def _text(label: bytes) -> str:
-    r"""A label in lower case, with ``\DDD`` for every byte that host names do not have."""
-    lower = label.lower()
-    if _PLAIN.issuperset(lower):
-        return lower.decode("ascii")
-    return "".join(chr(byte) if byte in _PLAIN else f"\\{byte:03d}" for byte in lower)
+def encode_question(identifier: int, name: str, kind: Kind) -> bytes:
+    """A query for a recursive name server."""
+    message = dns.Message(identifier, recDes=1)
+    message.addQuery(name, kind)
+    return message.toStr()
 
 
 def encode(query: Query, answer: Answer, limit: int) -> bytes:
@@ -165,21 +80,21 @@ def encode(query: Query, answer: Answer, limit: int) -> bytes:
     body = _Body(query)
     for record in (*answer.answers, *answer.authority):
         body.add(record)
-    if _HEADER.size + body.size > room:
+    if HEADER.size + body.size > room:
         return truncated(query)
     extra = 0
     for record in answer.additional:
-        if not body.add_within(record, room - _HEADER.size):
+        if not body.add_within(record, room - HEADER.size):
             break
         extra += 1
-    flags = _QR | (_AA if answer.authoritative else 0) | query.flags & _COPIED
+    flags = QR | (AA if answer.authoritative else 0) | query.flags & _COPIED
     numbers = (len(answer.answers), len(answer.authority), extra)
     return _assemble(query, flags, answer.rcode, numbers, body.written())
 
 
 def truncated(query: Query) -> bytes:
     """The response that makes the asker come again over TCP; never longer than the query."""
-    return _assemble(query, _QR | _TC | query.flags & _COPIED, Rcode.NOERROR, (0, 0, 0), query.raw)
+    return _assemble(query, QR | TC | query.flags & _COPIED, Rcode.NOERROR, (0, 0, 0), query.raw)
 
 
 def _assemble(
@@ -187,7 +102,7 @@ def _assemble(
 ) -> bytes:
     answers, authority, additional = numbers
     opt = b"" if query.edns is None else _opt(rcode, query.edns.dnssec_ok)
-    header = _HEADER.pack(
+    header = HEADER.pack(
         query.id, flags | rcode & 0xF, 1, answers, authority, additional + bool(opt)
     )
     return header + body + opt
@@ -196,12 +111,12 @@ def _assemble(
 def _opt(rcode: Rcode, dnssec_ok: bool) -> bytes:
     """Our OPT record: version 0, our size, the upper bits of the code, and DO as asked."""
     ttl = rcode >> 4 << 24 | (0x8000 if dnssec_ok else 0)
-    return b"\0" + _RECORD_TAIL.pack(Kind.OPT, UDP_LIMIT, ttl, 0)
+    return b"\0" + RECORD_TAIL.pack(Kind.OPT, UDP_LIMIT, ttl, 0)
 
 
 def _bare(identifier: int, flags: int, rcode: Rcode) -> bytes:
     """A response of nothing but a header, for what could not be read further."""
-    return _HEADER.pack(identifier, _QR | flags & _COPIED | rcode, 0, 0, 0, 0)
+    return HEADER.pack(identifier, QR | flags & _COPIED | rcode, 0, 0, 0, 0)
 
 
 class _Body:
@@ -240,12 +155,12 @@ class _Body:
 def _offsets(query: Query) -> dict[bytes, int]:
     """Where the question's name and its suffixes stand, for compression by twisted.names."""
     offsets: dict[bytes, int] = {}
-    at = _HEADER.size
+    at = HEADER.size
     rest = query.question.name
     raw = query.raw
     while rest and "\\" not in rest:
         offsets[rest.encode("ascii")] = at
-        at += 1 + raw[at - _HEADER.size]
+        at += 1 + raw[at - HEADER.size]
         rest = rest.partition(".")[2]
     return offsets
 
@@ -272,6 +187,7 @@ _PAYLOADS: Final[Mapping[Kind, Callable[[Any], dns.IEncodableRecord]]] = {
     Kind.A: lambda data: dns.Record_A(str(data.address)),
     Kind.AAAA: lambda data: dns.Record_AAAA(str(data.address)),
     Kind.NS: lambda data: dns.Record_NS(data.host),
+    Kind.CNAME: lambda data: dns.Record_CNAME(data.host),
     Kind.PTR: lambda data: dns.Record_PTR(data.host),
     Kind.SOA: _soa,
     Kind.SRV: _srv,

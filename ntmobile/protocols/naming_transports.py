@@ -26,7 +26,7 @@ from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ntmobile.protocols.naming_messages import QUERY_LIMIT
+from ntmobile.wire.dns_messages import QUERY_LIMIT
 
 #: Seconds a TCP connection may be without a whole query, before the first and after each.
 IDLE: Final = 10.0

@@ -77,6 +77,14 @@ class ServerName:
 
 
 @frozen
+class Alias:
+    """The data of CNAME."""
+
+    host: str
+    kind: Kind = Kind.CNAME
+
+
+@frozen
 class Pointer:
     """The data of PTR."""
 
@@ -116,7 +124,7 @@ class NotAny:
     kind: Kind = Kind.HINFO
 
 
-Data = HostAddress | ServerName | Pointer | Authority | ServicePort | NotAny
+Data = HostAddress | ServerName | Alias | Pointer | Authority | ServicePort | NotAny
 
 
 @frozen
