@@ -2,165 +2,31 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Any
-
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from OpenSSL.crypto import X509, PKey
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
-    HostnameEndpoint,
     TCP4ClientEndpoint,
-    TCP4ServerEndpoint,
-    TCP6ServerEndpoint,
     connectProtocol,
-    wrapClientTLS,
-    wrapServerTLS,
 )
 from twisted.internet.error import (
     CannotListenError,
-    ConnectBindError,
-    ConnectError,
     ConnectionAborted,
     ConnectionDone,
     ConnectionLost,
-    ConnectionRefusedError,
-    DNSLookupError,
-    TimeoutError,
-    UserError,
 )
 from twisted.internet.interfaces import (
     IConnector,
     IConsumer,
-    IHalfCloseableProtocol,
     IListeningPort,
     IPushProducer,
     ITCPTransport,
 )
-from twisted.internet.protocol import ClientFactory, Protocol, ServerFactory, connectionDone
-from twisted.internet.ssl import Certificate, CertificateOptions, optionsForClientTLS
 from twisted.internet.testing import NonStreamingProducer
-from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from ntmobile.testing import Event, Host, Link, NatKind, VirtualInternet
-from ntmobile.testing.streams import StreamTransport
-
-
-def self_signed(name: str) -> tuple[PKey, X509]:
-    """A key, and a certificate of it for a server's name."""
-    key = Ed25519PrivateKey.generate()
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, None)
-    )
-    return PKey.from_cryptography_key(key), X509.from_cryptography(certificate)
-
-
-class Keeper(Protocol):
-    """Keeps what it receives and why it ended."""
-
-    transport: StreamTransport
-
-    def __init__(self) -> None:
-        self.data = b""
-        self.made = 0
-        self.reason: Failure | None = None
-
-    def connectionMade(self) -> None:
-        self.made += 1
-
-    def dataReceived(self, data: bytes) -> None:
-        self.data += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.reason = reason
-
-
-@implementer(IHalfCloseableProtocol)
-class HalfKeeper(Keeper):
-    """Knows half-closed connections."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.halves: list[str] = []
-
-    def readConnectionLost(self) -> None:
-        self.halves.append("read")
-
-    def writeConnectionLost(self) -> None:
-        self.halves.append("write")
-
-
-class Keepers(ServerFactory):
-    """A server of keepers."""
-
-    def __init__(self, kind: type[Keeper] = Keeper) -> None:
-        self.kind = kind
-        self.protocols: list[Any] = []
-
-    def buildProtocol(self, addr: object) -> Keeper:
-        protocol = self.kind()
-        protocol.factory = self
-        self.protocols.append(protocol)
-        return protocol
-
-
-class Attempts(ClientFactory[Keeper]):
-    """Notes what becomes of a connector."""
-
-    def __init__(self) -> None:
-        self.failed: list[Failure] = []
-        self.lost: list[Failure] = []
-        self.protocols: list[Keeper] = []
-
-    def buildProtocol(self, addr: object) -> Keeper:
-        self.protocols.append(Keeper())
-        return self.protocols[-1]
-
-    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        self.failed.append(reason)
-
-    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
-        self.lost.append(reason)
-
-
-class StreamTestCase(SynchronousTestCase):
-    """Two hosts, one of which listens."""
-
-    link = Link()
-
-    def setUp(self) -> None:
-        self.internet = VirtualInternet(seed=1)
-        self.server_host = self.internet.host("server", "203.0.113.1", "2001:db8::1")
-        self.client_host = self.internet.host("client", "203.0.113.2", link=self.link.copy())
-        self.factory = Keepers()
-        self.port = self.server_host.reactor.listenTCP(4330, self.factory)
-
-    def connect(
-        self, host: Host | None = None, kind: type[Keeper] = Keeper
-    ) -> tuple[Keeper, Keeper]:
-        """A connection: the client's protocol and the server's."""
-        reactor = (host or self.client_host).reactor
-        endpoint = TCP4ClientEndpoint(reactor, "203.0.113.1", 4330)
-        client = self.internet.result(connectProtocol(endpoint, kind()))
-        self.internet.run_until(lambda: bool(self.factory.protocols))
-        return client, self.factory.protocols[-1]
+from ntmobile.testing import Link, NatKind, VirtualInternet
+from tests.stream_cases import Attempts, HalfKeeper, Keeper, Keepers, StreamTestCase
 
 
 class StreamTests(StreamTestCase):
@@ -293,96 +159,6 @@ class StreamTests(StreamTestCase):
         client.transport.write(b"still here")
         self.internet.advance(1)
         self.assertEqual(server.data, b"still here")
-
-
-class ConnectingTests(StreamTestCase):
-    """What can become of an attempt."""
-
-    def attempt(self, host: str, port: int = 4330, **how: Any) -> Attempts:
-        """An attempt, a minute later."""
-        factory = Attempts()
-        self.client_host.reactor.connectTCP(host, port, factory, **how)
-        self.assertEqual(factory.failed, [])
-        self.internet.advance(60)
-        return factory
-
-    def test_refused(self) -> None:
-        """A closed port refuses."""
-        self.attempt("203.0.113.1", 1).failed[0].trap(ConnectionRefusedError)
-
-    def test_silence(self) -> None:
-        """Where nobody answers, the time runs out."""
-        start = self.internet.clock.seconds()
-        failed: list[float] = []
-        endpoint = TCP4ClientEndpoint(self.client_host.reactor, "203.0.113.77", 1, timeout=7)
-        attempt: Deferred[Any] = connectProtocol(endpoint, Keeper())
-        attempt.addErrback(lambda reason: failed.append(self.internet.clock.seconds()))
-        self.internet.advance(30)
-        self.assertEqual(failed, [start + 7])
-
-    def test_silence_error(self) -> None:
-        """That is a ``TimeoutError``."""
-        self.attempt("203.0.113.77", timeout=5).failed[0].trap(TimeoutError)
-
-    def test_unknown_name(self) -> None:
-        """A name nobody knows is a ``DNSLookupError``."""
-        self.attempt("nobody.example").failed[0].trap(DNSLookupError)
-
-    def test_no_route(self) -> None:
-        """Without an address of the family there is a connection error."""
-        self.attempt("2001:db8::1").failed[0].trap(ConnectError)
-
-    def test_bind_address(self) -> None:
-        """The local address and port may be chosen; a foreign one fails."""
-        factory = self.attempt("203.0.113.1", bindAddress=("203.0.113.2", 7777))
-        self.assertEqual(factory.protocols[0].transport.getHost().port, 7777)
-        foreign = self.attempt("203.0.113.1", bindAddress=("203.0.113.9", 0))
-        foreign.failed[0].trap(ConnectBindError)
-
-    def test_stop(self) -> None:
-        """An attempt may be stopped."""
-        factory = Attempts()
-        connector = self.client_host.reactor.connectTCP("203.0.113.77", 1, factory)
-        connector.stopConnecting()
-        factory.failed[0].trap(UserError)
-        self.internet.advance(60)
-        self.assertEqual((len(factory.failed), self.internet.clock.calls), (1, []))
-
-    def test_again(self) -> None:
-        """A connector may connect again after its connection is lost."""
-        factory = Attempts()
-        connector = self.client_host.reactor.connectTCP("203.0.113.1", 4330, factory)
-        self.internet.advance(1)
-        connector.disconnect()
-        self.internet.advance(1)
-        self.assertEqual(len(factory.lost), 1)
-        connector.connect()
-        self.internet.advance(1)
-        self.assertEqual((len(factory.protocols), connector.state), (2, "connected"))
-
-    def test_name_and_ipv6(self) -> None:
-        """``HostnameEndpoint`` finds a name's addresses and falls back from IPv6 to IPv4."""
-        six = Keepers()
-        self.internet.names.set("dc1.ntm.example", "2001:db8::1", "203.0.113.1")
-        self.internet.result(TCP6ServerEndpoint(self.server_host.reactor, 4331).listen(six))
-        dual = self.internet.host("dual", "203.0.113.3", "2001:db8::3")
-        for host, server in ((dual, six), (self.client_host, self.factory)):
-            port = 4331 if server is six else 4330
-            endpoint = HostnameEndpoint(host.reactor, "dc1.ntm.example", port)
-            self.internet.result(connectProtocol(endpoint, Keeper()))
-            self.internet.advance(1)
-            self.assertEqual(len(server.protocols), 1)
-
-    def test_server_declines(self) -> None:
-        """A factory that gives no protocol closes the connection."""
-
-        class Declining(ServerFactory):
-            def buildProtocol(self, addr: object) -> None:
-                return None
-
-        self.server_host.reactor.listenTCP(1, Declining())
-        factory = self.attempt("203.0.113.1", 1)
-        self.assertEqual((len(factory.protocols), len(factory.lost)), (1, 1))
 
 
 class TroubleTests(StreamTestCase):
@@ -519,28 +295,3 @@ class FlowTests(StreamTestCase):
         self.internet.advance(1)
         self.assertEqual(server.data, b"".join(b"%d" % count for count in range(10)))
         self.assertIsNotNone(server.reason)
-
-
-class TLSTests(StreamTestCase):
-    """TLS over the streams, by Twisted's own means."""
-
-    def test_tls(self) -> None:
-        """A TLS session runs over a stream in virtual time."""
-        key, certificate = self_signed("server.example")
-        server_options = CertificateOptions(privateKey=key, certificate=certificate)
-        reactor = self.server_host.reactor
-        listening = wrapServerTLS(server_options, TCP4ServerEndpoint(reactor, 443), reactor)
-        self.internet.result(listening.listen(self.factory))
-        creator = optionsForClientTLS("server.example", trustRoot=Certificate(certificate))
-        reactor = self.client_host.reactor
-        endpoint = wrapClientTLS(creator, TCP4ClientEndpoint(reactor, "203.0.113.1", 443), reactor)
-        client = self.internet.result(connectProtocol(endpoint, Keeper()))
-        client.transport.write(b"secret")
-        self.internet.advance(1)
-        self.assertEqual(self.factory.protocols[0].data, b"secret")
-        seen = self.internet.captures(Event.SENT, protocol="tcp")
-        self.assertFalse(any(b"secret" in one.datagram.payload for one in seen))
-        client.transport.loseConnection()
-        self.internet.advance(1)
-        self.assertIsNotNone(self.factory.protocols[0].reason)
-        self.assertEqual(self.internet.clock.calls, [])

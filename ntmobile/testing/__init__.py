@@ -23,6 +23,8 @@ gives each program under test its host's reactor, and lets virtual time pass::
 Times are seconds. Hosts' names and the seed determine all that is random.
 """
 
+from __future__ import annotations
+
 from ntmobile.testing.attackers import Recorder, Spoofer, everything, flip, tamper
 from ntmobile.testing.clock import ExactClock, HostTimers
 from ntmobile.testing.datagrams import Address, Capture, Datagram, Event, Segment, Signal

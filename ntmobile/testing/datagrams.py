@@ -17,6 +17,8 @@ Address = tuple[str, int]
 
 #: What IP and UDP headers add to a payload, by family, when a datagram meets an MTU.
 OVERHEAD: Final = {4: 28, 6: 48}
+LOOPBACK: Final = {4: "127.0.0.1", 6: "::1"}
+WILDCARD: Final = {4: "0.0.0.0", 6: "::"}
 
 
 @lru_cache(maxsize=4096)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Final, Protocol
 from twisted.internet.error import CannotListenError, MessageLengthError
 
 from ntmobile.testing.clock import HostTimers
-from ntmobile.testing.datagrams import Address, Datagram, Event, canonical, family
+from ntmobile.testing.datagrams import (
+    LOOPBACK,
+    WILDCARD,
+    Address,
+    Datagram,
+    Event,
+    canonical,
+    family,
+)
 from ntmobile.testing.links import Link, Way
 from ntmobile.testing.networks import Network, Taps
 
@@ -17,8 +25,6 @@ if TYPE_CHECKING:
     from ntmobile.testing.internet import VirtualInternet
     from ntmobile.testing.reactor import HostReactor
 
-LOOPBACK: Final = {4: "127.0.0.1", 6: "::1"}
-WILDCARD: Final = {4: "0.0.0.0", 6: "::"}
 #: Where a host takes the port of a socket that asked for none.
 EPHEMERAL: Final = (32768, 60999)
 #: Datagrams a suspended host keeps, as the buffers of its sockets would.
@@ -74,18 +80,19 @@ class Host:
     """A machine; make it with :meth:`VirtualInternet.host` or :meth:`Network.host`.
 
     :ivar interfaces: its attachments, the preferred one first.
-    :ivar timers: its pending calls. :ivar reactor: what programs on it use as their reactor.
+    :ivar timers: its pending calls.
+    :ivar reactor: what programs on it use as their reactor.
     """
 
-    def __init__(self, internet: VirtualInternet, name: str) -> None:
-        from ntmobile.testing.reactor import HostReactor
+    #: Set by :meth:`VirtualInternet.host`.
+    reactor: HostReactor
 
+    def __init__(self, internet: VirtualInternet, name: str) -> None:
         self.internet = internet
         self.name = name
         self.random = internet.randomness(f"host {name}")
         self.interfaces: list[Interface] = []
         self.timers = HostTimers(internet.clock)
-        self.reactor: HostReactor = HostReactor(self)
         self._sockets: dict[tuple[str, str, int], Socket] = {}
         self._streams: dict[tuple[Address, Address], Socket] = {}
         self._watchers: list[Callable[[], None]] = []

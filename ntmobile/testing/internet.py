@@ -18,6 +18,7 @@ from ntmobile.testing.links import Link
 from ntmobile.testing.names import Names
 from ntmobile.testing.nat import NatBox, NatKind, NatPolicy
 from ntmobile.testing.networks import Network
+from ntmobile.testing.reactor import HostReactor
 
 _T = TypeVar("_T")
 
@@ -62,6 +63,7 @@ class VirtualInternet:
         if name in self.hosts:
             raise ValueError(f"there is a host {name} already")
         host = self.hosts[name] = Host(self, name)
+        host.reactor = HostReactor(host)
         if addresses:
             host.attach(self.backbone, *addresses, link=link)
         return host

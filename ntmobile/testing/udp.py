@@ -13,8 +13,7 @@ from twisted.internet.protocol import AbstractDatagramProtocol
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ntmobile.testing.datagrams import Address, Datagram, canonical, family
-from ntmobile.testing.hosts import WILDCARD
+from ntmobile.testing.datagrams import WILDCARD, Address, Datagram, canonical, family
 
 if TYPE_CHECKING:
     from ntmobile.testing.hosts import Host
