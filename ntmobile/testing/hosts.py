@@ -37,6 +37,9 @@ class Socket(Protocol):
     def received(self, datagram: Datagram) -> None:
         """Take a datagram that is addressed to this socket."""
 
+    def vanish(self) -> None:
+        """Be dead from now on, without a word to anyone: the host has crashed."""
+
 
 class Interface:
     """A host's attachment to one network.
@@ -342,6 +345,8 @@ class Host:
 
         The host stays where it is; start new programs on its reactor afterwards.
         """
+        for socket in (*self._sockets.values(), *self._streams.values()):
+            socket.vanish()
         self._sockets.clear()
         self._streams.clear()
         self.timers.clear()

@@ -25,6 +25,9 @@ _T = TypeVar("_T")
 #: Captures kept; older ones are forgotten.
 CAPTURES: Final = 20_000
 
+#: Addresses at the start of the backbone's prefixes that only those get who ask for them.
+RESERVED: Final = 99
+
 #: A party of a partition.
 Party = Host | Network
 
@@ -49,7 +52,7 @@ class VirtualInternet:
         self.hosts: dict[str, Host] = {}
         self.networks: dict[str, Network] = {}
         self._partitions: list[tuple[Party, Party]] = []
-        self.backbone = Network(self, "backbone", [ipv4, ipv6])
+        self.backbone = Network(self, "backbone", [ipv4, ipv6], first=RESERVED)
         self.networks["backbone"] = self.backbone
 
     def randomness(self, name: str) -> Random:
@@ -175,13 +178,9 @@ class VirtualInternet:
 
     def blackout(self, party: Party, seconds: float) -> None:
         """Cut a host's links, or a network's gateways, for some time."""
-        links = [
-            one.link
-            for one in (party.interfaces if isinstance(party, Host) else party.gateways.values())
-        ]
-        for link in links:
-            link.up = False
-            self.clock.callLater(seconds, setattr, link, "up", True)
+        ends = party.interfaces if isinstance(party, Host) else party.gateways.values()
+        for end in ends:
+            end.link.darken(self.clock.seconds() + seconds)
 
     # What the parts of the internet tell.
 

@@ -44,6 +44,7 @@ class Link:
     reorder: float = field(default=0.0, validator=[ge(0), le(1)])
     mtu: int = field(default=1500, validator=ge(68))
     up: bool = True
+    _dark_until: float = field(default=0.0, init=False, repr=False)
     _arrivals: dict[Way, float] = field(factory=dict, init=False, repr=False)
 
     def copy(self) -> Link:
@@ -51,6 +52,10 @@ class Link:
         return Link(
             self.delay, self.jitter, self.loss, self.duplicate, self.reorder, self.mtu, self.up
         )
+
+    def darken(self, until: float) -> None:
+        """Carry nothing before this time of the clock; of two such times the later counts."""
+        self._dark_until = max(self._dark_until, until)
 
     def fits(self, datagram: Datagram) -> bool:
         """Whether the datagram is within the MTU. Streams find the MTU by themselves."""
@@ -66,7 +71,7 @@ class Link:
         lost: Lost,
     ) -> None:
         """Call ``arrive`` when the datagram is through, perhaps twice; or ``lost`` now."""
-        if not self.up:
+        if not self.up or clock.seconds() < self._dark_until:
             lost(datagram, "link down")
         elif not self.fits(datagram):
             lost(datagram, f"larger than the MTU of {self.mtu}")

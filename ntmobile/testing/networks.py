@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 
@@ -49,6 +50,7 @@ class Taps:
 class Network:
     """A network of hosts, with gateways; make it with :meth:`VirtualInternet.network`.
 
+    :param first: how many addresses at the start of each prefix are given on request only.
     :ivar name: for captures and errors.
     :ivar prefixes: what is on the wire here, by family.
     :ivar link: what a host's link is like when it attaches here (each gets a copy).
@@ -64,6 +66,7 @@ class Network:
         prefixes: Iterable[str],
         link: Link | None = None,
         isolated: bool = False,
+        first: int = 0,
     ) -> None:
         self.internet = internet
         self.name = name
@@ -80,9 +83,7 @@ class Network:
         self.random: Random = internet.randomness(f"network {name}")
         self._taps = Taps()
         self._owners: dict[str, Neighbour] = {}
-        self._free: dict[int, Iterator[str]] = {
-            version: map(str, prefix.hosts()) for version, prefix in self.prefixes.items()
-        }
+        self._first = first
 
     def __repr__(self) -> str:
         return f"<Network {self.name} {', '.join(map(str, self.prefixes.values()))}>"
@@ -100,10 +101,10 @@ class Network:
         return address
 
     def allocate(self, version: int, neighbour: Neighbour) -> str:
-        """Give the next free address of a family to a neighbour."""
-        for address in self._free[version]:
-            if address not in self._owners:
-                return self.own(address, neighbour)
+        """Give the lowest free address of a family to a neighbour."""
+        for candidate in islice(self.prefixes[version].hosts(), self._first, None):
+            if str(candidate) not in self._owners:
+                return self.own(str(candidate), neighbour)
         raise ValueError(f"network {self.name} has no free IPv{version} address")
 
     def release(self, address: str) -> None:
@@ -131,7 +132,7 @@ class Network:
 
     def contains(self, other: Network) -> bool:
         """Whether the other network is this one, or somewhere behind it."""
-        return other is self or any(self.contains(child.inside) for child in self.children)
+        return other is self or any(child.inside.contains(other) for child in self.children)
 
     # Forwarding.
 

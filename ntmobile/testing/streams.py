@@ -305,6 +305,10 @@ class StreamPort:
         socket.user = _Incoming(self, socket)
         socket.accept(datagram)
 
+    def vanish(self) -> None:
+        """The host has crashed."""
+        self._bound = None
+
     def establish(self, socket: StreamSocket) -> None:
         """Make the protocol of a connection that is complete."""
         try:

@@ -292,6 +292,11 @@ class StreamSocket:
             if self.user is not None:
                 self.user.broke(reason)
 
+    def vanish(self) -> None:
+        """The host has crashed."""
+        self.user = None
+        self._finish()
+
     def _finish(self) -> None:
         self.gone = True
         self.host.part(self.local, self.remote)

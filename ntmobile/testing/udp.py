@@ -124,6 +124,10 @@ class UDPPort:
         except Exception:
             self.log.failure("A datagram protocol on {host} failed", host=self.host.name)
 
+    def vanish(self) -> None:
+        """The host has crashed."""
+        self._bound = None
+
     def setBroadcastAllowed(self, enabled: bool) -> None:
         """Remember it; there is no broadcast in this internet."""
         self._broadcast = enabled
