@@ -11,18 +11,25 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from attrs import define
+from OpenSSL import SSL
 from twisted.internet import error
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.interfaces import IHandshakeListener, IReactorTime, ITransport
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IReactorTime,
+    ISystemHandle,
+    ITransport,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ntmobile.errors import AuthenticationError, MalformedMessage, NTMobileError, Unreachable
+from ntmobile.protocols.verification import peer_identity
 from ntmobile.wire.codec import FRAME_LIMIT, Message, declaration_of, decode, encode
 
 log = Logger()
@@ -225,3 +232,23 @@ def _readable(reason: Failure) -> Failure:
     if reason.check(error.ConnectionDone):
         return Failure(Unreachable("the other end closed the connection during the TLS handshake"))
     return Failure(Unreachable(f"the connection failed: {reason.getErrorMessage() or reason.type}"))
+
+
+def verify_peer(*expected: tuple[str, str | None], optional: bool = False) -> Verifier:
+    """A verifier: the peer must have one of these roles, and that name where one is given.
+
+    :param optional: a peer without a certificate is let in, as nobody in particular.
+    """
+
+    def verify(transport: ITransport) -> tuple[str, str] | None:
+        connection = cast("SSL.Connection", ISystemHandle(transport).getHandle())
+        identity = peer_identity(connection)
+        if identity is None:
+            if optional:
+                return None
+            raise AuthenticationError("the peer shows no certificate")
+        if any(identity[0] == role and name in (None, identity[1]) for role, name in expected):
+            return identity
+        raise AuthenticationError(f"{identity[0]}:{identity[1]} has no business on this link")
+
+    return verify

@@ -40,6 +40,7 @@ from ntmobile.wire.messages.coordination import (
     InformationRequest,
     LinkAcknowledgement,
     LocationUpdate,
+    RelayDirection,
     RevocationNotice,
     RouteDirectionTransfer,
 )
@@ -76,7 +77,7 @@ class Outside(Protocol):
     def ask_coordinator(self, domain: str, message: Message) -> Awaitable[Message]:
         """Send a request to the DC of another domain."""
 
-    def direct_relay(self, relay: str, message: Message) -> Awaitable[Message]:
+    def direct_relay(self, relay: str, message: RelayDirection) -> Awaitable[Message]:
         """Send a request to an RS of ours."""
 
 
@@ -176,6 +177,14 @@ class Domain:
             msgspec.msgpack.encode((policy.allow, policy.relay_only, policy.generation)),
             client.order,
         )
+
+    def drain_changes(self) -> tuple[list[StoredClient], list[str]]:
+        """Clients to be stored, and names to be removed, since the last call."""
+        found = [self.stored(fqdn) for fqdn in self.changed]
+        removed = list(self.removed)
+        self.changed.clear()
+        self.removed.clear()
+        return [one for one in found if one is not None], removed
 
     def revoke(self, fqdn: str, serial: bytes = b"") -> None:
         """End a client's session and its correspondents' tunnels with it, now (R34)."""
@@ -378,7 +387,7 @@ class Domain:
                 effects = self.direction.informed(tag, answer, now, at)
         self.perform(effects)
 
-    async def _direct_relay(self, relay: str, message: Message, tag: bytes) -> None:
+    async def _direct_relay(self, relay: str, message: RelayDirection, tag: bytes) -> None:
         try:
             answer: Message | None = await self.outside.direct_relay(relay, message)
         except NTMobileError as problem:

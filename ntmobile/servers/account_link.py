@@ -1,0 +1,123 @@
+"""A DC's link to its AS (paper, V-A): logins go up; assignments, outcomes, leases come down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.application.internet import ClientService, backoffPolicy
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ntmobile.errors import AuthenticationError, NTMobileError
+from ntmobile.protocols.link import Link, Verifier
+from ntmobile.protocols.login import LoginDesk
+from ntmobile.wire.codec import Message
+from ntmobile.wire.messages.account import (
+    AssignmentRequest,
+    ChangesRequest,
+    Lease,
+    LoginData,
+    LoginOutcome,
+    RevocationPush,
+    Revoked,
+)
+from ntmobile.wire.messages.coordination import LinkAcknowledgement
+
+log = Logger()
+
+_RETRY: Final = backoffPolicy(0.2, 15.0, 1.6)
+
+
+class AccountLink:
+    """Keeps the link to the AS, for ever trying again.
+
+    :ivar sequence: of the AS's changes that have been carried out.
+    :param lease: told how long new work may go on, and the AS's time in unix seconds.
+    :param revoke: told of each revoked device.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        address: tuple[str, int],
+        tls: IOpenSSLClientConnectionCreator,
+        verify: Verifier,
+        desk: LoginDesk,
+        lease: Callable[[float, float], None],
+        revoke: Callable[[Revoked], None],
+        sequence: int,
+    ) -> None:
+        self.sequence = sequence
+        self._desk = desk
+        self._lease = lease
+        self._revoke = revoke
+        self._link: Link | None = None
+        host, port = address
+        endpoint = wrapClientTLS(tls, HostnameEndpoint(reactor, host.encode(), port, timeout=10))
+        factory = Factory.forProtocol(lambda: self._new(reactor, verify))
+        self._service = ClientService(endpoint, factory, retryPolicy=_RETRY, clock=reactor)
+
+    def start(self) -> None:
+        """Connect, and keep connected."""
+        self._service.startService()
+
+    def stop(self) -> Any:
+        """Close the link and stop trying."""
+        return self._service.stopService()
+
+    @property
+    def link(self) -> Link | None:
+        """The link, while it stands."""
+        return self._link if self._link is not None and self._link.alive else None
+
+    def _new(self, reactor: Any, verify: Verifier) -> Link:
+        link = Link(reactor, self._handle, verify)
+        link.ready.addCallbacks(self._stands, self._failed)
+        link.closed.addCallback(self._closed)
+        return link
+
+    def _stands(self, link: Link) -> None:
+        self._link = link
+        log.info("linked to the account server")
+
+    def _failed(self, failure: Failure) -> None:
+        log.warn("account server: {problem}", problem=failure.getErrorMessage())
+
+    def _closed(self, reason: Failure) -> None:
+        if self._link is not None and not self._link.alive:
+            log.warn("lost the account server; logins wait for it")
+            self._link = None
+            self._desk.account_server_lost()
+
+    async def _handle(self, message: Message, link: Link) -> Message | None:
+        match message:
+            case Lease(seconds, time, sequence):
+                self._lease(float(seconds), time / 1000)
+                if sequence > self.sequence:
+                    await self._catch_up(link)
+                return LinkAcknowledgement()
+            case RevocationPush():
+                self._carry_out(message)
+                return LinkAcknowledgement()
+            case AssignmentRequest() | LoginOutcome() | LoginData():
+                return await self._desk.account_server_asked(message)
+            case _:
+                raise AuthenticationError("not a request that an account server makes")
+
+    async def _catch_up(self, link: Link) -> None:
+        try:
+            answer = await link.request(ChangesRequest(self.sequence))
+        except NTMobileError as problem:
+            log.warn("no revocations from the account server: {problem}", problem=str(problem))
+            return
+        if isinstance(answer, RevocationPush):
+            self._carry_out(answer)
+
+    def _carry_out(self, push: RevocationPush) -> None:
+        for revoked in push.revoked:
+            self._revoke(revoked)
+        self.sequence = max(self.sequence, push.sequence)

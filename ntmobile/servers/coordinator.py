@@ -1,0 +1,291 @@
+"""The direction coordinator as a service: sockets, links and stores around its domain.
+
+One TCP port serves clients that log in, other DCs and the DC's own RSs; one UDP port the clients'
+signalling; another the DNS function. The DC itself dials its AS.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from ipaddress import ip_address
+from typing import Any, Final
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.protocol import Factory
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from ntmobile.errors import AuthenticationError, NTMobileError
+from ntmobile.interfaces import (
+    ICoordinatorLookup,
+    ICoordinatorLookupProvider,
+    ILocationStore,
+    ILocationStoreProvider,
+    INotifier,
+    INotifierProvider,
+)
+from ntmobile.machines.sessions import SessionTable
+from ntmobile.machines.zone import Zone
+from ntmobile.plugins import find
+from ntmobile.protocols import naming
+from ntmobile.protocols.coordination import CoordinatorLinks
+from ntmobile.protocols.link import Link, verify_peer
+from ntmobile.protocols.login import LoginDesk
+from ntmobile.protocols.signalling import Signalling
+from ntmobile.protocols.tls import client_context_factory, server_context_factory
+from ntmobile.servers.account_link import AccountLink
+from ntmobile.servers.assignment import Assignments
+from ntmobile.servers.configuration import CoordinatorConfiguration
+from ntmobile.servers.domain import TICK, Domain
+from ntmobile.servers.listening import listen_tcp, listen_udp
+from ntmobile.servers.naming import DomainNames
+from ntmobile.servers.relays import Relays
+from ntmobile.wire.codec import Message
+from ntmobile.wire.messages.account import Revoked
+from ntmobile.wire.messages.coordination import RelayDirection
+from ntmobile.wire.messages.fields import Endpoint
+
+log = Logger()
+
+#: Locations are written behind by so many seconds.
+WRITE_BEHIND: Final = 1.0
+
+
+class CoordinatorService(Service):
+    """``twistd ntm-dc``.
+
+    :param reactor: provides time, UDP, TCP and threads.
+    :raises ConfigurationError: a file or plugin named in the configuration is wrong.
+    """
+
+    def __init__(self, configuration: CoordinatorConfiguration, reactor: Any) -> None:
+        self.configuration = configuration
+        self._reactor = reactor
+        self._trust = configuration.identity.trust()
+        self._credentials = configuration.identity.credentials()
+        self._offset = 0.0
+        self._written_sequence = -1
+        self.account_server: AccountLink
+        self._ports: list[Any] = []
+        self._ticking: list[LoopingCall] = []
+        self._store = self._open_store()
+        domain = configuration.domain
+        self.assignments = Assignments(domain, configuration.pool, self._store)
+        self.relays = Relays(domain, reactor)
+        self.coordinators = CoordinatorLinks(
+            reactor,
+            self._open_lookup(),
+            lambda peer: self._client_tls("dc", peer),
+            self._peer_asked,
+            lambda peer: verify_peer(("dc", peer)),
+        )
+        self.domain = Domain(
+            domain,
+            self._trust,
+            self.relays.registry,
+            self,
+            self._open_notifier(),
+            reactor,
+            self.unix_time,
+            configuration.allow,
+            os.urandom,
+            int(configuration.keepalive[0]),
+        )
+        self.signalling = Signalling(reactor, SessionTable(os.urandom), self.domain.tell)
+        self.domain.signalling = self.signalling
+        self.desk = LoginDesk(
+            account_link=lambda: self.account_server.link,
+            assign=self.assignments.assign,
+            admit=self.domain.admit,
+            endpoints=self._endpoints,
+            trust=self._trust,
+            unix_time=self.unix_time,
+            domain=domain,
+            clock=reactor,
+        )
+        server = configuration.account_server
+        self.account_server = AccountLink(
+            reactor,
+            (server.addresses[0], server.port),
+            self._client_tls("as", server.name),
+            verify_peer(("as", server.name)),
+            self.desk,
+            self._leased,
+            self._revoked,
+            self._store.sequence(),
+        )
+
+    def unix_time(self) -> float:
+        """Unix seconds by the AS's clock, once it was heard (R12)."""
+        return time.time() + self._offset
+
+    # -- plugins
+
+    def _open_store(self) -> ILocationStore:
+        name, section = self.configuration.locations
+        provider: ILocationStoreProvider = find(ILocationStoreProvider, name)
+        return provider.configure(section, str(self.configuration.state), self._reactor)
+
+    def _open_lookup(self) -> ICoordinatorLookup:
+        name, section = self.configuration.lookup
+        provider: ICoordinatorLookupProvider = find(ICoordinatorLookupProvider, name)
+        return provider.configure(section, self._reactor)
+
+    def _open_notifier(self) -> INotifier:
+        name, section = self.configuration.notify
+        provider: INotifierProvider = find(INotifierProvider, name)
+        return provider.configure(section, self._reactor)
+
+    def _client_tls(self, role: str, name: str) -> IOpenSSLClientConnectionCreator:
+        key, chain = self._credentials.key, self._credentials.chain
+        return client_context_factory(key, chain, self._trust, role, name, clock=self.unix_time)
+
+    # -- service
+
+    def startService(self) -> None:
+        """Listen, restore the clients, dial the AS.
+
+        :raises ConfigurationError: a port is not free.
+        """
+        super().startService()
+        for stored in self._store.load():
+            self.domain.restore(stored)
+        log.info(
+            "{domain}: {count} clients restored",
+            domain=self.domain.name,
+            count=len(self.domain.clients),
+        )
+        listening = self.configuration.listening
+        factory = self._tcp_factory()
+        for host in listening.listen:
+            port = self.signalling.port(ipv6=":" in host)
+            self._ports.append(listen_udp(self._reactor, listening.port, port, host))
+            self._ports.append(listen_tcp(self._reactor, listening.port, factory, host))
+            self._ports.append(self._listen_dns(host))
+        self._tick(TICK, self._every_second)
+        self._tick(WRITE_BEHIND, self._write)
+        self.account_server.start()
+        log.info("serving {domain}", domain=self.domain.name)
+
+    def _listen_dns(self, host: str) -> Any:
+        zone = Zone(
+            self.domain.name,
+            DomainNames(self.domain.clients, self.assignments),
+            tuple(ip_address(one) for one in self.configuration.listening.addresses),
+            udp_port=self.configuration.listening.port,
+            tcp_port=self.configuration.listening.port,
+            networks=self.configuration.dns_networks,
+        )
+        server = naming.NameServer(zone, self._reactor)
+        return naming.listen(self._reactor, server, host, self.configuration.dns_port)
+
+    def _tcp_factory(self) -> Factory[Any]:
+        tls = server_context_factory(
+            self._credentials.key,
+            self._credentials.chain,
+            self._trust,
+            peer_roles=("dc", "rs"),
+            foreign_roles=("dc",),
+            require_peer=False,
+            clock=self.unix_time,
+        )
+        verify = verify_peer(("dc", None), ("rs", None), optional=True)
+        plain = Factory.forProtocol(lambda: self._accept(verify))
+        factory: Factory[Any] = TLSMemoryBIOFactory(tls, False, plain)
+        return factory
+
+    def _accept(self, verify: Any) -> Link:
+        link = Link(self._reactor, self._link_asked, verify)
+        link.ready.addErrback(lambda failure: None)
+        link.closed.addCallback(lambda _: self.desk.client_gone(link))
+        return link
+
+    def _tick(self, seconds: float, call: Any) -> None:
+        loop = LoopingCall(call)
+        loop.clock = self._reactor
+        loop.start(seconds, now=False).addErrback(
+            lambda failure: log.failure("a periodic task failed", failure)
+        )
+        self._ticking.append(loop)
+
+    async def _stop(self) -> None:
+        for loop in self._ticking:
+            loop.stop()
+        self._ticking.clear()
+        for port in self._ports:
+            await _maybe(port.stopListening())
+        self._ports.clear()
+        self.signalling.stop()
+        self.coordinators.close()
+        await _maybe(self.account_server.stop())
+        await self._write()
+        await self._store.close()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening, write what is left, close the links."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    # -- what the domain needs of the world (servers.domain.Outside)
+
+    async def ask_coordinator(self, domain: str, message: Message) -> Message:
+        """Send a request to another domain's DC."""
+        return await self.coordinators.request(domain, message)
+
+    async def direct_relay(self, relay: str, message: RelayDirection) -> Message:
+        """Send a request to one of our RSs."""
+        return await self.relays.direct(relay, message)
+
+    # -- what comes in
+
+    async def _link_asked(self, message: Message, link: Link) -> Message | None:
+        if link.peer is None:
+            return await self.desk.client_asked(message, link)
+        if link.peer[0] == "rs":
+            return await self.relays.asked(message, link)
+        return await self._peer_asked(message, link)
+
+    async def _peer_asked(self, message: Message, link: Link) -> Message | None:
+        if link.peer is None or link.peer[0] != "dc":
+            raise AuthenticationError("only coordinators ask this")
+        return self.domain.coordinator_asked(link.peer[1], message)
+
+    def _leased(self, seconds: float, unix_time: float) -> None:
+        self._offset = unix_time - time.time()
+        self.domain.lease_until = self._reactor.seconds() + seconds
+
+    def _revoked(self, revoked: Revoked) -> None:
+        self.domain.revoke(revoked.fqdn, revoked.serial)
+
+    def _endpoints(self) -> tuple[Endpoint, ...]:
+        listening = self.configuration.listening
+        return tuple(Endpoint.of((host, listening.port)) for host in listening.addresses)
+
+    # -- every second
+
+    def _every_second(self) -> None:
+        self.domain.tick()
+        self.relays.tick()
+        self.coordinators.close_idle()
+
+    async def _write(self) -> None:
+        changed, removed = self.domain.drain_changes()
+        sequence = self.account_server.sequence
+        if not changed and not removed and sequence == self._written_sequence:
+            return
+        try:
+            await self._store.write(changed, removed, sequence)
+            self._written_sequence = sequence
+        except NTMobileError as problem:
+            log.error("{problem}; it is tried again", problem=str(problem))
+            self.domain.changed.update(one.fqdn for one in changed)
+            self.domain.removed.update(removed)
+
+
+async def _maybe(result: Any) -> None:
+    if isinstance(result, Deferred):
+        await result

@@ -1,0 +1,40 @@
+"""Starting under twistd: what is wrong is one line and a non-zero exit, never a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred
+
+from ntmobile.errors import NTMobileError
+
+
+class Starting(Service):
+    """Makes and starts a service; an :class:`NTMobileError` on the way ends the program with it.
+
+    :param program: its name in the line.
+    :param make: makes the service.
+    """
+
+    def __init__(self, program: str, make: Callable[[], IService]) -> None:
+        self._program = program
+        try:
+            self._service = make()
+        except NTMobileError as problem:
+            raise SystemExit(f"{program}: {problem}") from None
+
+    def startService(self) -> None:
+        """Start it, or exit."""
+        super().startService()
+        try:
+            self._service.startService()
+        except NTMobileError as problem:
+            raise SystemExit(f"{self._program}: {problem}") from None
+
+    def stopService(self) -> Deferred[Any] | None:
+        """Stop it."""
+        super().stopService()
+        stopped: Deferred[Any] | None = self._service.stopService()
+        return stopped
