@@ -109,13 +109,11 @@ class RelayRegistry:
 
     # -- what the RSs say
 
-    def register(
-        self, registration: RelayRegistration, now: float
-    ) -> list[RelayDirection | RelayEnd]:
-        """An RS registers, under the name that its certificate has; what it must be told now.
+    def register(self, registration: RelayRegistration, now: float) -> list[RelayDirection]:
+        """An RS registers, under the name that its certificate has.
 
-        After a restart these are its living tunnels; after a broken link the tunnels that were
-        ended meanwhile.
+        :return: its living tunnels, if it restarted: it must be directed again. Where it did not,
+            it may have missed ends: see :meth:`ends`.
         """
         self._now = now
         known = self._relays.get(registration.name)
@@ -136,7 +134,12 @@ class RelayRegistry:
                 placement.until = max(placement.until, now + placement.order.lifetime)
             return [placement.order for placement in relay._placements.values()]
         relay.tunnels, relay.rate, relay._ends = known.tunnels, known.rate, known._ends
-        return [RelayEnd(direction) for direction in relay._ends]
+        return []
+
+    def ends(self, name: str) -> list[RelayEnd]:
+        """The ends that an RS has not acknowledged; tell it when it has registered."""
+        relay = self._relays.get(name)
+        return [] if relay is None else [RelayEnd(direction) for direction in relay._ends]
 
     def report(self, name: str, report: RelayReport, now: float) -> None:
         """An RS reports its load, and which of its tunnels live and which ended."""
@@ -154,7 +157,7 @@ class RelayRegistry:
             if relay._placements.pop(direction, None) is not None:
                 del self._where[direction]
 
-    def unlinked(self, name: str, now: float) -> None:
+    def gone(self, name: str, now: float) -> None:
         """The link of an RS is gone (its present one). Its tunnels may well live on."""
         self._now = now
         relay = self._relays.get(name)
@@ -189,8 +192,8 @@ class RelayRegistry:
         best = min(usable, key=lambda relay: (relay.load, relay.rate, relay.name), default=None)
         return None if best is None else (best.name, best.endpoints)
 
-    def place(self, name: str, order: RelayDirection, now: float) -> None:
-        """An RS took a Relay Direction. One it took over from another RS is only its own now."""
+    def placed(self, name: str, order: RelayDirection, now: float) -> None:
+        """An RS is sent a Relay Direction. One that another RS had is only its own now."""
         self._now = now
         relay = self._relays.get(name)
         if relay is None:
@@ -199,12 +202,14 @@ class RelayRegistry:
         if before is not None and before != name:
             self._relays[before]._placements.pop(order.direction, None)
         relay._placements[order.direction] = _Placement(order, now + order.lifetime)
+        relay._ends.pop(order.direction, None)
         self._where[order.direction] = name
 
     def end(self, direction: bytes) -> tuple[str, RelayEnd] | None:
         """End a tunnel: the RS that relays it, and what to tell it; None where none does.
 
-        Until it acknowledged that (:meth:`acknowledged`), it is told again when it registers.
+        Until it acknowledged that (:meth:`acknowledged`), it is among
+        :meth:`ends`.
         """
         name = self._where.pop(direction, None)
         if name is None:
@@ -226,7 +231,7 @@ class RelayRegistry:
         """The name of the RS that relays a tunnel."""
         return self._where.get(direction)
 
-    def placed(self, name: str) -> tuple[bytes, ...]:
+    def directions_of(self, name: str) -> tuple[bytes, ...]:
         """The directions of the living tunnels of an RS."""
         relay = self._relays.get(name)
         return () if relay is None else tuple(relay._placements)
