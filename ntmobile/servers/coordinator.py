@@ -151,7 +151,7 @@ class CoordinatorService(Service):
 
         :raises ConfigurationError: a port is not free.
         """
-        super().startService()
+        Service.startService(self)
         for stored in self._store.load():
             self.domain.restore(stored)
         log.info(
@@ -227,7 +227,7 @@ class CoordinatorService(Service):
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, write what is left, close the links."""
-        super().stopService()
+        Service.stopService(self)
         return Deferred.fromCoroutine(self._stop())
 
     # -- what the domain needs of the world (servers.domain.Outside)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.application.service import IService, Service
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
 from ntmobile.errors import NTMobileError
@@ -18,7 +18,7 @@ class Starting(Service):
     :param make: makes the service.
     """
 
-    def __init__(self, program: str, make: Callable[[], IService]) -> None:
+    def __init__(self, program: str, make: Callable[[], Service]) -> None:
         self._program = program
         try:
             self._service = make()
@@ -27,7 +27,7 @@ class Starting(Service):
 
     def startService(self) -> None:
         """Start it, or exit."""
-        super().startService()
+        Service.startService(self)
         try:
             self._service.startService()
         except NTMobileError as problem:
@@ -35,6 +35,6 @@ class Starting(Service):
 
     def stopService(self) -> Deferred[Any] | None:
         """Stop it."""
-        super().stopService()
+        Service.stopService(self)
         stopped: Deferred[Any] | None = self._service.stopService()
         return stopped
