@@ -82,7 +82,7 @@ class Leg:
     def bind(self, server: RelayServer, now: float = 0.0) -> list[Transmit]:
         """Ask, and return the cookie; the effects of the second request."""
         cookie = self.challenged(server, now)
-        return server.datagram_received(self.request(cookie), self.address, now)
+        return server.datagram_received(self.request(cookie, fresh=False), self.address, now)
 
 
 def joined(server: RelayServer, now: float = 0.0, far: Address = CAFE) -> tuple[Leg, Leg]:

@@ -24,7 +24,7 @@ class Binding:
     """Decides each request of a client: refresh, challenge, bind or refuse.
 
     A leg is bound by a request with the cookie that was sent to its address, under a counter above
-    that of every authentic request of its side before, whatever became of those. So what somebody
+    that of every request with a cookie before, whether that one bound or not. So what somebody
     recorded binds nothing, not even where the client answered a challenge meant for an attacker.
 
     :param boot: goes into every answer. :param tally: is shared with the server.
@@ -76,7 +76,8 @@ class Binding:
         if header.counter < leg.counter or (again and request.cookie and not here):
             self._tally.stale += 1
             return [self._refusal(leg, index, request, source)]
-        leg.counter = header.counter
+        if here or request.cookie:
+            leg.counter = header.counter
         if here:
             self._tally.refreshed += 1
             leg.heard = now

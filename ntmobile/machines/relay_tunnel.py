@@ -20,7 +20,7 @@ class Leg:
 
     :ivar key: MACs this side's requests and answers.
     :ivar address: the proven source address; None before the first proof.
-    :ivar counter: the highest counter of an authentic request; -1 before.
+    :ivar counter: the highest of an authentic request with a cookie, or from here; -1 before.
     :ivar heard: when a datagram last came from here.
     :ivar former: the proven address before this one; datagrams still under way from it are
         forwarded until ``former_until``, nothing is sent there.
