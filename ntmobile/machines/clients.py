@@ -158,7 +158,7 @@ class ClientTable:
         observed = Endpoint.of(remote)
         translated = observed not in request.local
         before, woke = client.location, not client.online(now)
-        client.lifetime = max(15.0, MISSED_KEEPALIVES * float(request.keepalive))
+        self.keep_alive(client, request.keepalive)
         client.heard = now
         client.registered = True
         if request.generation < before.generation:
@@ -178,6 +178,11 @@ class ClientTable:
         client.order = self._order
         changed = client.location != before or woke
         return Registered(observed, translated, changed)
+
+    def keep_alive(self, client: Client, interval: int) -> None:
+        """The client will be heard again within ``interval`` seconds."""
+        if interval:
+            client.lifetime = max(15.0, MISSED_KEEPALIVES * float(interval))
 
     def heard(self, client: Client, remote: Address, now: float) -> bool:
         """An authentic newest datagram: note time and address; ``True`` if the address is new."""

@@ -258,7 +258,8 @@ class Domain:
         match asked.message:
             case RegistrationRequest() as request:
                 self._register(client, asked, request, now)
-            case KeepAlive(generation):
+            case KeepAlive(generation, interval):
+                self.clients.keep_alive(client, interval)
                 observed = self.clients.seen(client, asked.remote)
                 self._answer(client, asked, KeepAliveResponse(generation, observed))
             case PolicyRequest() as policy:

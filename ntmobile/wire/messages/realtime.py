@@ -97,9 +97,10 @@ class RegistrationResponse(Message, frozen=True):
     protection=_SEALED,
 )
 class KeepAlive(Message, frozen=True):
-    """Holds the NAT binding and the registration."""
+    """Holds NAT binding and registration. ``interval``: seconds until the next; 0: unsaid."""
 
     generation: Counter
+    interval: Seconds = 0
 
 
 @declare(
