@@ -1,4 +1,4 @@
-"""All tunnels of one client: who is asked for, which datagram is whose, whom to repair first (R17)."""
+"""All tunnels of a client: who is asked for, whose a datagram is, whom to repair first (R17)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 from attrs import define, field, frozen
 
 from ntmobile.machines.effects import Address, Transmit
+from ntmobile.machines.rate import RateLimiter
 from ntmobile.machines.tunnel import LocalIdentity, Tunnel
 from ntmobile.machines.tunnel_effects import (
     Deliver,
@@ -20,6 +21,7 @@ from ntmobile.machines.tunnel_effects import (
     RoundTrip,
 )
 from ntmobile.wire.certificates import DeviceCertificate
+from ntmobile.wire.headers import HEADER_SIZE, Header, Kind
 from ntmobile.wire.messages.realtime import Purpose, RouteDirection
 
 #: Tunnels at once; the one used least recently ends for a new one.
@@ -61,6 +63,7 @@ class Correspondence:
     idle: float = 300.0
     keepalive: float = 20.0
     addresses: tuple[Address, ...] = ()
+    hints: RateLimiter = field(factory=lambda: RateLimiter(rate=1, burst=2, capacity=1000))
     strays: int = field(default=0, init=False)
     _tunnels: OrderedDict[str, Tunnel] = field(factory=OrderedDict, init=False)
     _indices: dict[bytes, Tunnel] = field(factory=dict, init=False)
@@ -114,10 +117,18 @@ class Correspondence:
         """A datagram of a tunnel or of an RS; those of no tunnel are counted."""
         tunnel = self._indices.get(datagram[_INDEX])
         if tunnel is None:
-            self.strays += 1
+            self._stray(datagram, remote, now)
             return
         tunnel.datagram_received(datagram, remote, now)
         self._settle(tunnel, now)
+
+    def _stray(self, datagram: bytes, remote: Address, now: float) -> None:
+        """Data of no tunnel here: a bare hint back, so that a handshake follows (R8, R15)."""
+        self.strays += 1
+        known = len(datagram) > HEADER_SIZE and datagram[0] == Kind.TUNNEL_DATA
+        if known and self.hints.allow(remote, now):
+            head = Header(Kind.TUNNEL_UNKNOWN, 0, datagram[_INDEX], 0)
+            self._effects.append(Transmit(head.pack(), remote))
 
     def send(self, peer: str, packet: bytes, now: float) -> bool:
         """An inner packet for a device; ``False`` if there is no tunnel with it."""
