@@ -6,6 +6,7 @@ out through the :class:`Outside` that the service provides.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -65,8 +66,10 @@ from ntmobile.wire.messages.realtime import (
 
 log = Logger()
 
-#: Sessions of a client that is gone so long are forgotten by the location, not by the login.
+#: Seconds between looks for what is over.
 TICK: Final = 1.0
+#: Direction Requests of a client that overtook its registration.
+EARLY: Final = 64
 _LOCATION: Final = msgspec.msgpack.Decoder(Location)
 _POLICY: Final = msgspec.msgpack.Decoder(tuple[tuple[str, ...], tuple[str, ...], int])
 
@@ -108,6 +111,7 @@ class Domain:
     changed: set[str] = field(factory=set, init=False)
     removed: set[str] = field(factory=set, init=False)
     keys: dict[str, bytes] = field(factory=dict, init=False, repr=False)
+    _early: dict[str, deque[Asked]] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.clients = ClientTable(self.name)
@@ -219,6 +223,7 @@ class Domain:
         self.clients.remove(client.fqdn)
         self.signalling.table.remove(client.index)
         self.keys.pop(client.fqdn, None)
+        self._early.pop(client.fqdn, None)
         self.changed.discard(client.fqdn)
         self.removed.add(client.fqdn)
 
@@ -267,13 +272,10 @@ class Domain:
                 self.changed.add(client.fqdn)
                 self._answer(client, asked, PolicyResponse(policy.generation))
             case DirectionRequest() as request:
-                token = (client, asked)
-                if now > self.lease_until:
-                    detail = "the coordinator has not heard its account server for long"
-                    self._answer(client, asked, DirectionResponse(Outcome.BUSY, detail=detail))
-                    return
-                at = self.unix_time()
-                self.perform(self.direction.asked(client, request, token, now, at))
+                if request.generation > client.location.generation:
+                    self._early.setdefault(client.fqdn, deque(maxlen=EARLY)).append(asked)
+                else:
+                    self._direct(client, asked, request, now)
             case RouteDirectionRequest():
                 count, effects = self.waiting.fetched(client, now)
                 self._answer(client, asked, RouteDirectionWaiting(count))
@@ -283,6 +285,14 @@ class Domain:
                 self._answer(client, asked, Acknowledgement())
             case _:
                 self._answer(client, asked, Acknowledgement(Outcome.REFUSED, "not understood"))
+
+    def _direct(self, client: Client, asked: Asked, request: DirectionRequest, now: float) -> None:
+        if now > self.lease_until:
+            detail = "the coordinator has not heard its account server for long"
+            self._answer(client, asked, DirectionResponse(Outcome.BUSY, detail=detail))
+            return
+        token = (client, asked)
+        self.perform(self.direction.asked(client, request, token, now, self.unix_time()))
 
     def _register(
         self, client: Client, asked: Asked, request: RegistrationRequest, now: float
@@ -300,6 +310,8 @@ class Domain:
         if result.changed:
             self.changed.add(client.fqdn)
             self.perform(self.waiting.registered(client, now))
+        for early in self._early.pop(client.fqdn, ()):
+            self._asked(client, early, now)
 
     def _answer(self, client: Client, asked: Asked, message: Message) -> None:
         self.signalling.table.answer(client.index, asked, message)

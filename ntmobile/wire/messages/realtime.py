@@ -181,6 +181,8 @@ class DirectionRequest(Message, frozen=True):
 
     :ivar signature: Ed25519 by MN's identity over :func:`direction_statement` (R13).
     :ivar avoid: names of relay servers that failed this client, not to be used again (R26).
+    :ivar generation: of the location it shall be decided for: the DC waits for that registration,
+        since a client that moved sends both at once.
     """
 
     peer: Name
@@ -189,6 +191,7 @@ class DirectionRequest(Message, frozen=True):
     signature: Signature
     purpose: Annotated[int, Meta(ge=0, le=255)] = 0
     avoid: Annotated[tuple[Name, ...], Meta(max_length=4)] = ()
+    generation: Counter = 0
 
 
 def direction_statement(mn: str, cn: str, nonce: bytes, issued: int) -> bytes:
