@@ -10,7 +10,7 @@ from enum import Enum
 
 from attrs import frozen
 
-from ntmobile.machines.candidates import limited, observed_of, private_of
+from ntmobile.machines.addresses import nameable, observed_of, private_of
 from ntmobile.wire.messages.fields import Endpoint, Location
 
 
@@ -77,7 +77,7 @@ def _candidates(location: Location, reaches: dict[int, Reach]) -> tuple[Endpoint
             found.append(seen)
         elif kind is Reach.SAME_NAT:
             found += private_of(location, family)
-    return limited(found)
+    return nameable(found)
 
 
 def decide(mn: Location, cn: Location, *, hide: bool = False) -> Route:
