@@ -41,7 +41,7 @@ class RateLimiterTests(SynchronousTestCase):
         limiter = RateLimiter(rate=0.1, burst=1, capacity=100)
         for number in range(1000):
             limiter.allow(number, 0.0)
-        self.assertEqual(len(limiter), 100)
+        self.assertEqual(limiter.size, 100)
         self.assertFalse(limiter.allow(999, 0.0))
         self.assertTrue(limiter.allow(0, 0.0))
 
@@ -64,7 +64,7 @@ class RateLimiterTests(SynchronousTestCase):
         self.assertTrue(limiter.allow("a", 0.0))
         limiter.allow("b", 5.0)
         limiter.expire(5.0)
-        self.assertEqual(len(limiter), 1)
+        self.assertEqual(limiter.size, 1)
         self.assertFalse(limiter.allow("b", 5.0))
 
     def test_senseless_parameters(self) -> None:
@@ -99,7 +99,7 @@ class ExpiringCacheTests(SynchronousTestCase):
         cache.put("a", 1, until=5.0)
         self.assertEqual(cache.get("a", 4.9), 1)
         self.assertIsNone(cache.get("a", 5.0))
-        self.assertEqual(len(cache), 0)
+        self.assertEqual(cache.size, 0)
 
     def test_the_least_used_goes(self) -> None:
         """A full cache drops the value that was used least recently."""

@@ -20,7 +20,8 @@ class ExpiringCache(Generic[K, V]):
         self._capacity = capacity
         self._kept: OrderedDict[K, tuple[float, V]] = OrderedDict()
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         """How many values are kept, expired ones that were not asked for since included."""
         return len(self._kept)
 

@@ -38,7 +38,8 @@ class RateLimiter:
         # key -> when its bucket is full again, least recently asked first
         self._full_at: OrderedDict[Hashable, float] = OrderedDict()
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         """How many keys are remembered."""
         return len(self._full_at)
 

@@ -54,7 +54,9 @@ class NameServer:
     def __init__(self, zone: Zone, clock: IReactorTime, limiter: RateLimiter | None = None) -> None:
         self._zone = zone
         self._clock = clock
-        self._limiter = limiter or RateLimiter(RESPONSE_RATE, RESPONSE_BURST)
+        if limiter is None:
+            limiter = RateLimiter(RESPONSE_RATE, RESPONSE_BURST)
+        self._limiter = limiter
         self._over = 0
         self.counts: Counter[str] = Counter()
 

@@ -89,6 +89,7 @@ class StreamNaming(Int16StringReceiver):
         self.host = host
         self._connections = connections
         self._under_way = 0
+        self._lost = False
         self._idle: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
@@ -99,6 +100,7 @@ class StreamNaming(Int16StringReceiver):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Stop the clock."""
+        self._lost = True
         self._stop_waiting()
         self._connections.closed(self)
 
@@ -119,7 +121,7 @@ class StreamNaming(Int16StringReceiver):
         if isinstance(response, Failure):
             log.failure("a DNS question was not answered", failure=response)
             response = None
-        if not self.connected:
+        if self._lost:
             return
         self._answer(response)
         if self._under_way == PIPELINED - 1:
