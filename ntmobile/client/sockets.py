@@ -1,0 +1,110 @@
+"""The client's UDP sockets: one a family, for signalling, tunnels and relays alike (rule R23)."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IListeningPort, IReactorSocket
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
+
+from ntmobile.errors import NotPermittedHere
+from ntmobile.machines.effects import Address
+
+log = Logger()
+
+Receiver = Callable[[bytes, Address], None]
+
+
+class ClientPort(DatagramProtocol):
+    """One family's socket."""
+
+    def __init__(self, receive: Receiver) -> None:
+        self._receive = receive
+
+    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+        """Any datagram."""
+        self._receive(datagram, addr[:2])
+
+    def connectionRefused(self) -> None:
+        """An ICMP error; other paths and timers see to it."""
+
+
+class ClientSockets:
+    """Both sockets, on one port number where that is possible.
+
+    :param receive: called with each datagram and where it came from.
+    :ivar failures: datagrams that the system refused to send, by reason.
+    """
+
+    def __init__(self, reactor: Any, receive: Receiver) -> None:
+        self._reactor = reactor
+        self._receive = receive
+        self._ports: dict[int, tuple[ClientPort, IListeningPort]] = {}
+        self.failures: Counter[str] = Counter()
+
+    def open(self, port: int = 0) -> None:
+        """Open the sockets of all families that this system has.
+
+        :param port: UDP port; 0 takes any.
+        :raises NotPermittedHere: there is neither.
+        """
+        problem: object = None
+        for family in (4, 6):
+            try:
+                listening = self._listen(family, port)
+            except OSError as failed:
+                problem = failed.strerror
+                log.info("no IPv{family} socket: {problem}", family=family, problem=problem)
+                continue
+            self._ports[family] = listening
+            port = port or listening[1].getHost().port
+        if not self._ports:
+            raise NotPermittedHere(f"no UDP socket can be opened: {problem}")
+
+    def _listen(self, family: int, port: int) -> tuple[ClientPort, IListeningPort]:
+        protocol = ClientPort(self._receive)
+        if not IReactorSocket.providedBy(self._reactor):
+            host = "0.0.0.0" if family == 4 else "::"
+            listening: IListeningPort = self._reactor.listenUDP(port, protocol, interface=host)
+            return protocol, listening
+        kind = socket.AF_INET if family == 4 else socket.AF_INET6
+        with socket.socket(kind, socket.SOCK_DGRAM) as made:
+            made.setblocking(False)
+            if kind == socket.AF_INET6:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                made.setsockopt(socket.SOL_SOCKET, option, 4 << 20)
+            try:
+                made.bind(("", port))
+            except OSError:
+                made.bind(("", 0))
+            listening = self._reactor.adoptDatagramPort(made.fileno(), kind, protocol)
+        return protocol, listening
+
+    @property
+    def ports(self) -> dict[int, int]:
+        """Family to port number."""
+        return {family: listening.getHost().port for family, (_, listening) in self._ports.items()}
+
+    def send(self, datagram: bytes, remote: Address) -> None:
+        """Send a datagram; what the system refuses is counted: other paths see to it."""
+        found = self._ports.get(6 if ":" in remote[0] else 4)
+        if found is None or found[0].transport is None:
+            self.failures["no such family"] += 1
+            return
+        try:
+            found[0].transport.write(datagram, remote)
+        except OSError as problem:
+            self.failures[problem.strerror or "unknown"] += 1
+
+    async def close(self) -> None:
+        """Close both."""
+        ports, self._ports = self._ports, {}
+        for _, listening in ports.values():
+            stopped = listening.stopListening()
+            if stopped is not None:
+                await stopped
