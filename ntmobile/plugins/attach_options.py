@@ -1,0 +1,39 @@
+"""What the configuration sections of the attachment plugins have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
+from typing import Final
+
+from ntmobile.errors import ConfigurationError
+
+#: Any of the world's virtual networks: each coordinator's /64 is a ULA, pools are in RFC 2544's.
+DEFAULT_ROUTES: Final = ("fd00::/8", "198.18.0.0/15")
+
+
+def reject_unknown(values: Mapping[str, object], known: Iterable[str]) -> None:
+    """Refuse a section ``[attachment]`` with a key that is not among ``known``.
+
+    :raises ConfigurationError: names the first such key.
+    """
+    names = sorted(known)
+    for key in values:
+        if key not in names:
+            listed = ", ".join(names) or "none"
+            raise ConfigurationError(f"unknown key attachment.{key}; known: {listed}")
+
+
+def parse_routes(values: Mapping[str, object]) -> tuple[str, ...]:
+    """Parse ``routes``: which networks go through the device, by default all virtual ones.
+
+    :raises ConfigurationError: no list of networks such as ``"fd00::/8"``.
+    """
+    routes = values.get("routes", list(DEFAULT_ROUTES))
+    problem = ConfigurationError('attachment.routes is no list of networks such as "fd00::/8"')
+    if not isinstance(routes, list):
+        raise problem
+    try:
+        return tuple(str(ip_network(route)) for route in routes if isinstance(route, str) or [][0])
+    except (ValueError, IndexError):
+        raise problem from None
