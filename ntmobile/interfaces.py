@@ -407,3 +407,51 @@ class IAttachmentProvider(Interface):
         :param reactor: provides what the plugin needs of a reactor (descriptors, processes, time).
         :raises ConfigurationError: an unknown key or a wrong value, named exactly.
         """
+
+
+# --- Network watching ---------------------------------------------------------------------------
+
+
+@frozen
+class LocalNetworks:
+    """What a client is attached to at a moment.
+
+    :ivar addresses: its usable numeric addresses, IPv4 and IPv6: no loopback, link-local,
+        tentative, deprecated or multicast ones, and none of the virtual network's own devices.
+    :ivar networks: the IPv4 networks it is in, such as ``192.168.1.0/24``.
+    :ivar routes: families (4, 6) that have a default route.
+    :ivar gateways: numeric addresses of the default gateways (R17: never candidates).
+    """
+
+    addresses: tuple[str, ...]
+    networks: tuple[str, ...] = ()
+    routes: frozenset[int] = frozenset()
+    gateways: tuple[str, ...] = ()
+
+
+class INetworkWatcher(Interface):
+    """Notices changes of the client's own addresses and routes."""
+
+    def start(changed: Callable[[LocalNetworks], None]) -> LocalNetworks:
+        """Begin to watch.
+
+        :param changed: called in the reactor's thread soon after a change that makes a difference,
+            bursts of changes joined.
+        :return: what there is now.
+        """
+
+    def stop() -> None:
+        """Watch no more."""
+
+
+class INetworkWatcherProvider(Interface):
+    """A plugin that makes an :class:`INetworkWatcher` from a client's ``[watch]`` section."""
+
+    name: str = Attribute("what ``plugin = ...`` in the section says, such as ``netlink``")
+
+    def configure(section: Mapping[str, object], reactor: object) -> INetworkWatcher:
+        """Make a watcher.
+
+        :raises ConfigurationError: an unknown key or a wrong value, named exactly.
+        :raises NotPermittedHere: this system has not what it needs.
+        """

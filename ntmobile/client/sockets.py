@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from twisted.internet.interfaces import IListeningPort, IReactorSocket
+from twisted.internet.interfaces import IReactorSocket
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
@@ -15,6 +15,9 @@ from ntmobile.errors import NotPermittedHere
 from ntmobile.machines.effects import Address
 
 log = Logger()
+
+#: Largest datagram taken from a socket.
+DATAGRAM_SIZE: Final = 8192
 
 Receiver = Callable[[bytes, Address], None]
 
@@ -43,7 +46,7 @@ class ClientSockets:
     def __init__(self, reactor: Any, receive: Receiver) -> None:
         self._reactor = reactor
         self._receive = receive
-        self._ports: dict[int, tuple[ClientPort, IListeningPort]] = {}
+        self._ports: dict[int, tuple[ClientPort, Any]] = {}
         self.failures: Counter[str] = Counter()
 
     def open(self, port: int = 0) -> None:
@@ -65,11 +68,11 @@ class ClientSockets:
         if not self._ports:
             raise NotPermittedHere(f"no UDP socket can be opened: {problem}")
 
-    def _listen(self, family: int, port: int) -> tuple[ClientPort, IListeningPort]:
+    def _listen(self, family: int, port: int) -> tuple[ClientPort, Any]:
         protocol = ClientPort(self._receive)
         if not IReactorSocket.providedBy(self._reactor):
             host = "0.0.0.0" if family == 4 else "::"
-            listening: IListeningPort = self._reactor.listenUDP(port, protocol, interface=host)
+            listening = self._reactor.listenUDP(port, protocol, interface=host)
             return protocol, listening
         kind = socket.AF_INET if family == 4 else socket.AF_INET6
         with socket.socket(kind, socket.SOCK_DGRAM) as made:
@@ -82,7 +85,9 @@ class ClientSockets:
                 made.bind(("", port))
             except OSError:
                 made.bind(("", 0))
-            listening = self._reactor.adoptDatagramPort(made.fileno(), kind, protocol)
+            listening = self._reactor.adoptDatagramPort(
+                made.fileno(), kind, protocol, DATAGRAM_SIZE
+            )
         return protocol, listening
 
     @property

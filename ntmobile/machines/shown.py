@@ -1,8 +1,8 @@
 """How a client shows its correspondents to applications (design, section 6; rule R24).
 
-A correspondent's virtual IPv6 address is certified and unique. Its virtual IPv4 address need only be
-unique here: where it collides with our own, with another's, or with a network we are in, it is shown
-under another free address, and packets are translated at this end.
+A correspondent's virtual IPv6 address is certified and unique. Its virtual IPv4 address need only
+be unique here: where it collides with our own, with another's, or with a network we are in, it is
+shown under another free address, and packets are translated at this end.
 """
 
 from __future__ import annotations
