@@ -96,8 +96,8 @@ def add_dc(
     loopback = [ip_address(each).is_loopback for each in server]
     if all(loopback) and not all(ip_address(each).is_loopback for each in addresses):
         say(
-            f"It finds the account server only on this machine, at {server[0]}. To run it elsewhere,",
-            f"change addresses in {directory / 'as.toml'} and repeat this command.",
+            f"It finds the account server at {server[0]}, so only on this machine. To run it",
+            f"elsewhere, change addresses in {directory / 'as.toml'} and repeat this command.",
         )
     say_next(
         ["twistd", "-n", "ntm-as", "--config", directory / "as.toml"],

@@ -36,7 +36,7 @@ def check_label(text: str) -> str:
     if not text:
         raise InvalidName("an empty label; write names as DEVICE.USER.DOMAIN without a final dot")
     if len(text) > LABEL_LIMIT:
-        raise InvalidName(f"the label {text[:20]}... is longer than {LABEL_LIMIT} characters")
+        raise InvalidName(f"the label {text[:20]!r}... is longer than {LABEL_LIMIT} characters")
     if not _LABEL.fullmatch(text):
         raise InvalidName(
             f"{text!r} is no label: use a-z, 0-9 and '-', neither first nor last a hyphen"
@@ -47,7 +47,7 @@ def check_label(text: str) -> str:
 def _labels(text: str, limit: int, what: str) -> list[str]:
     """The labels of a name of at most ``limit`` characters whose last one is not a number."""
     if len(text) > limit:
-        raise InvalidName(f"the {what} {text[:40]}... is longer than {limit} characters")
+        raise InvalidName(f"the {what} {text[:40]!r}... is longer than {limit} characters")
     labels = [check_label(label) for label in text.split(".")]
     if labels[-1].isdigit():
         raise InvalidName(f"{text!r} is no {what}: it ends in a number, like an address")
