@@ -139,6 +139,13 @@ class Correspondence:
         self._settle(tunnel, now)
         return True
 
+    def open(self, peer: str, packet: bytes, now: float) -> None:
+        """Begin a tunnel with a known device; the packet waits in it for the direction."""
+        tunnel = self._new(peer, now)
+        self._effects.append(AskDirection(peer, Purpose.NEW, ()))
+        tunnel.send(packet, now)
+        self._settle(tunnel, now)
+
     def ping(self, peer: str, sequence: int, now: float) -> bool:
         """Ask the other agent for an answer; ``False`` if there is no tunnel with it."""
         tunnel = self._tunnels.get(peer)

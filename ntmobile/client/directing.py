@@ -1,0 +1,185 @@
+"""The client's directions: asking for them, judging those that come (rules R5, R13 to R17)."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ntmobile.client.registering import Registering
+from ntmobile.errors import (
+    AuthenticationError,
+    CertificateError,
+    NTMobileError,
+    UnknownName,
+    Unreachable,
+)
+from ntmobile.machines.clients import Policy
+from ntmobile.machines.correspondence import AskDirection, Correspondence
+from ntmobile.machines.shown import ShownAddresses
+from ntmobile.wire.certificates import DeviceCertificate, TrustStore
+from ntmobile.wire.messages.realtime import (
+    DirectionRequest,
+    DirectionResponse,
+    Outcome,
+    Purpose,
+    RouteDirection,
+    direction_statement,
+)
+
+log = Logger()
+
+#: Directions remembered for the answers that name them.
+REMEMBERED: Final = 1024
+#: Seconds in which the DC answers a Direction Request (it may have to ask two others).
+ANSWER_TIMEOUT: Final = 12.0
+
+
+class Pins(Protocol):
+    """Pinned correspondents; see :class:`ntmobile.client.pins.PinStore`."""
+
+    def check(self, certificate: DeviceCertificate) -> None:
+        """Pin at first contact. :raises UntrustedIdentity: another identity than the pinned."""
+
+
+@define(eq=False)
+class Directing:
+    """Asks the DC for directions and takes those that come.
+
+    :param sign: signs with the device's identity key.
+    :ivar history: what was last heard about a name, for ``ntm why``.
+    """
+
+    fqdn: str
+    registering: Registering
+    correspondence: Correspondence
+    shown: ShownAddresses
+    pins: Pins
+    policy: Policy
+    trust: TrustStore
+    clock: IReactorTime
+    sign: Callable[[bytes], bytes]
+    refused: Callable[[str, NTMobileError], None]
+    history: OrderedDict[str, str] = field(factory=OrderedDict, init=False)
+    _peers: OrderedDict[bytes, str] = field(factory=OrderedDict, init=False)
+    _asking: dict[str, list[Deferred[str]]] = field(factory=dict, init=False)
+
+    async def ask(self, name: str, purpose: Purpose, avoid: tuple[str, ...] = ()) -> str:
+        """Ask for a direction towards a device, or a user's device that registered last.
+
+        Requests for the same name at the same time are one.
+
+        :return: the FQDN of the device.
+        :raises UnknownName: nobody of that name, or not for us. :raises Unreachable: its DC, ours,
+            or no relay. :raises AuthenticationError: its domain or certificate is not trusted.
+        """
+        answer: Deferred[str] = Deferred()
+        waiting = self._asking.setdefault(name, [])
+        waiting.append(answer)
+        if len(waiting) == 1:
+            Deferred.fromCoroutine(self._ask(name, purpose, avoid))
+        return await answer
+
+    async def _ask(self, name: str, purpose: Purpose, avoid: tuple[str, ...]) -> None:
+        outcome: str | Failure
+        try:
+            outcome = await self._request(name, purpose, avoid)
+        except NTMobileError as problem:
+            self.note(name, str(problem))
+            outcome = Failure(problem)
+        except Exception:
+            outcome = Failure()
+            log.failure("asking for a direction to {name}", name=name)
+        for waiting in self._asking.pop(name, []):
+            waiting.callback(outcome)
+
+    async def _request(self, name: str, purpose: Purpose, avoid: tuple[str, ...]) -> str:
+        nonce = os.urandom(16)
+        issued = int(self.registering.unix_time() * 1000)
+        registration = self.registering.registration
+        request = DirectionRequest(
+            name,
+            nonce,
+            issued,
+            self.sign(direction_statement(self.fqdn, name, nonce, issued)),
+            purpose,
+            avoid[:4],
+            registration.generation if registration is not None else 0,
+        )
+        answer = await self.registering.request(request, ANSWER_TIMEOUT)
+        if not isinstance(answer, DirectionResponse):
+            raise Unreachable("the coordinator answered something else")
+        if answer.outcome not in (Outcome.OK, Outcome.WAKING):
+            raise _refusal(name, answer)
+        peer = self._peers.get(answer.direction, name)
+        if answer.outcome == Outcome.WAKING:
+            self.note(peer, "waking: it is off or asleep and has been notified")
+        return peer
+
+    def repair(self, wanted: AskDirection) -> None:
+        """A tunnel wants a direction; it asks again by itself where this fails."""
+
+        async def ask() -> None:
+            try:
+                await self.ask(wanted.peer, wanted.purpose, wanted.avoid)
+            except NTMobileError as problem:
+                log.info(
+                    "no direction to {peer}: {problem}", peer=wanted.peer, problem=str(problem)
+                )
+
+        Deferred.fromCoroutine(ask())
+
+    def directed(self, direction: RouteDirection) -> Outcome:
+        """A Route Direction of our DC: verify, pin, hand it to the tunnel.
+
+        :return: what the acknowledgement says.
+        """
+        now, at = self.clock.seconds(), self.registering.unix_time()
+        try:
+            certificate = self.trust.verify_device(direction.certificate, at)
+            if certificate.fqdn != direction.peer or direction.peer == self.fqdn:
+                raise CertificateError(f"the certificate is not that of {direction.peer}")
+            asked = direction.requester == self.fqdn
+            if not asked and not self.policy.admits(direction.peer):
+                log.info("refused {peer}: not in the allow list", peer=direction.peer)
+                return Outcome.REFUSED
+            self.pins.check(certificate)
+            self.shown.learn(certificate)
+        except NTMobileError as problem:
+            log.warn("refused a direction: {problem}", problem=str(problem))
+            self.note(direction.peer, str(problem))
+            self.refused(direction.peer, problem)
+            return Outcome.UNTRUSTED
+        self._peers[direction.direction] = direction.peer
+        while len(self._peers) > REMEMBERED:
+            self._peers.popitem(last=False)
+        self.note(direction.peer, direction.reason)
+        self.correspondence.directed(direction, certificate, now, at)
+        return Outcome.OK
+
+    def note(self, name: str, text: str) -> None:
+        """Remember the last word about a name."""
+        self.history[name] = text
+        self.history.move_to_end(name)
+        while len(self.history) > REMEMBERED:
+            self.history.popitem(last=False)
+
+
+def _refusal(name: str, answer: DirectionResponse) -> NTMobileError:
+    detail = answer.detail or "no reason given"
+    match answer.outcome:
+        case Outcome.UNKNOWN:
+            return UnknownName(f"{name}: {detail}")
+        case Outcome.UNTRUSTED:
+            return AuthenticationError(f"{name}: {detail}")
+        case Outcome.REFUSED:
+            return UnknownName(f"{name}: {detail}")
+        case _:
+            return Unreachable(f"{name}: {detail}")

@@ -1,0 +1,393 @@
+"""The node: one device's end of the platform, as a program embeds it (the public API).
+
+::
+
+    node = await Node.open(state_directory)
+    await node.start()
+    peer = await node.connect("phone.alice.dc1.ntm.example")
+    socket = node.listen_datagram(5000, lambda data, source, port: ...)
+    await node.stop()
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Network
+from typing import Any, Final
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ntmobile.client.directing import Directing, Pins
+from ntmobile.client.registering import Registering, Session
+from ntmobile.client.sockets import ClientSockets
+from ntmobile.errors import InvalidName, MalformedMessage, NTMobileError, UnknownName, Unreachable
+from ntmobile.interfaces import INetworkWatcher, LocalNetworks
+from ntmobile.machines.clients import Policy
+from ntmobile.machines.correspondence import AskDirection, Correspondence, Of
+from ntmobile.machines.effects import Address, Transmit
+from ntmobile.machines.registration import Rebound, Registered
+from ntmobile.machines.requests import Asked
+from ntmobile.machines.shown import Shown, ShownAddresses
+from ntmobile.machines.tunnel import LocalIdentity, Tunnel
+from ntmobile.machines.tunnel_effects import Deliver, Ended, Established, PathChanged, RoundTrip
+from ntmobile.protocols.timing import MachineTimer
+from ntmobile.wire.certificates import DeviceCertificate, TrustStore
+from ntmobile.wire.messages.fields import Endpoint
+from ntmobile.wire.messages.realtime import (
+    Acknowledgement,
+    NotificationRequest,
+    Outcome,
+    PolicyRequest,
+    Purpose,
+    RevocationOrder,
+    RouteDirection,
+    RouteDirectionAcknowledgement,
+)
+
+log = Logger()
+
+#: Seconds that :meth:`Node.connect` waits for a tunnel.
+CONNECT_TIMEOUT: Final = 15.0
+
+
+@frozen
+class NodeSettings:
+    """What a node may be told; see ``node.toml``.
+
+    :ivar allow: FQDN patterns of those who may ask for this device; None: the realm's own devices.
+    :ivar relay_only: patterns of those from whom addresses are hidden.
+    :ivar keepalive: shortest and longest keep-alive interval, in seconds.
+    :ivar idle: seconds after which an unused tunnel ends. :ivar port: UDP port; 0 takes any.
+    """
+
+    allow: tuple[str, ...] | None = None
+    relay_only: tuple[str, ...] = ()
+    keepalive: tuple[float, float] = (15.0, 120.0)
+    idle: float = 300.0
+    port: int = 0
+
+
+class Node:
+    """One device on the platform.
+
+    :param identity: the device's keys and certificate; see ``ntmobile.client.identity``.
+    :param watcher: tells of changes of the network.
+    :param log_in: logs in with the certificate.
+    :ivar fqdn: this device. :ivar correspondence: its tunnels. :ivar shown: its correspondents.
+    """
+
+    def __init__(
+        self,
+        *,
+        reactor: Any,
+        certificate: DeviceCertificate,
+        x25519: bytes,
+        sign: Callable[[bytes], bytes],
+        trust: TrustStore,
+        pins: Pins,
+        log_in: Callable[[], Deferred[Session]],
+        watcher: INetworkWatcher,
+        settings: NodeSettings,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.fqdn = certificate.fqdn
+        self.certificate = certificate
+        self.settings = settings
+        self.networks = LocalNetworks(())
+        self._reactor = reactor
+        self._x25519 = x25519
+        self._watcher = watcher
+        self._watching = False
+        self._deliver: Callable[[bytes], None] = lambda packet: None
+        self._listeners: list[Callable[[object], None]] = []
+        self._connecting: dict[str, list[Deferred[Tunnel]]] = {}
+        self._pings: dict[tuple[str, int], Deferred[float]] = {}
+        self._sequence = 0
+        self._timer = MachineTimer(reactor, self._wake)
+        allow = settings.allow if settings.allow is not None else (f"*.{trust.home}",)
+        policy = Policy(allow, settings.relay_only)
+        self.sockets = ClientSockets(reactor, self.datagram_received)
+        self.shown = ShownAddresses(certificate.ipv6, certificate.ipv4)
+        local = LocalIdentity.of(certificate, x25519)
+        self.correspondence = Correspondence(local, random, idle=settings.idle)
+        self.registering = Registering(
+            reactor,
+            self,
+            log_in,
+            self.sockets.send,
+            self.local_endpoints,
+            shortest=settings.keepalive[0],
+            longest=settings.keepalive[1],
+        )
+        if settings.allow is not None or settings.relay_only:
+            generation = int(self.registering.unix_time() * 1000)
+            self.registering.policy = PolicyRequest(generation, allow, settings.relay_only)
+        self.directing = Directing(
+            self.fqdn,
+            self.registering,
+            self.correspondence,
+            self.shown,
+            pins,
+            policy,
+            trust,
+            reactor,
+            sign,
+            self._refused,
+        )
+
+    # -- life
+
+    def start(self) -> None:
+        """Open the sockets, watch the network, log in and register; returns at once.
+
+        :raises NotPermittedHere: no socket can be opened.
+        """
+        self.sockets.open(self.settings.port)
+        self._took(self._watcher.start(self._network_changed))
+        self._watching = True
+        self.registering.start()
+
+    async def stop(self) -> None:
+        """End all tunnels, deregister, close."""
+        if self._watching:
+            self._watching = False
+            self._watcher.stop()
+        for tunnel in self.correspondence.tunnels:
+            self.correspondence.end(tunnel.peer, "going down", self._reactor.seconds())
+        self._flush()
+        self._timer.cancel()
+        await self.registering.stop()
+        await self.sockets.close()
+
+    def listen(self, listener: Callable[[object], None]) -> None:
+        """Tell a listener of what happens: tunnel effects with their peer, and registrations."""
+        self._listeners.append(listener)
+
+    def _tell(self, event: object) -> None:
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:
+                log.failure("a listener failed")
+
+    # -- applications' side
+
+    def set_deliver(self, deliver: Callable[[bytes], None]) -> None:
+        """Where packets for the applications go: an attachment's ``send``."""
+        self._deliver = deliver
+
+    def packet_from_application(self, packet: bytes) -> bool:
+        """An inner packet of an application.
+
+        A correspondent that is known but has no tunnel now gets one; the packet waits in it.
+
+        :return: whether the packet goes to a known correspondent.
+        """
+        try:
+            found = self.shown.outbound(packet)
+        except MalformedMessage:
+            return False
+        if found is None:
+            return False
+        peer, packet = found
+        now = self._reactor.seconds()
+        if not self.correspondence.send(peer, packet, now):
+            self.correspondence.open(peer, packet, now)
+        self._flush()
+        return True
+
+    async def connect(self, name: str, timeout: float = CONNECT_TIMEOUT) -> Tunnel:
+        """A live tunnel to a device by its FQDN, or to a user's device that registered last.
+
+        :raises InvalidName: not a name of a device or user.
+        :raises UnknownName: nobody of that name, or not for us.
+        :raises Unreachable: no way was found in ``timeout`` seconds.
+        :raises AuthenticationError: it is not trusted, or another than the pinned one.
+        """
+        if name == self.fqdn:
+            raise InvalidName(f"{name} is this device itself")
+        tunnel = self.correspondence.find(name)
+        if tunnel is not None and tunnel.established:
+            return tunnel
+        peer = name
+        if tunnel is None:
+            peer = await self.directing.ask(name, Purpose.NEW)
+        tunnel = self.correspondence.find(peer)
+        if tunnel is not None and tunnel.established:
+            return tunnel
+        waiting: Deferred[Tunnel] = Deferred()
+        self._connecting.setdefault(peer, []).append(waiting)
+        waiting.addTimeout(timeout, self._reactor, self._timed_out(peer, timeout))
+        return await waiting
+
+    def _timed_out(self, peer: str, timeout: float) -> Callable[[object, float], Failure]:
+        def explain(result: object, _: float) -> Failure:
+            why = self.directing.history.get(peer, "")
+            text = f"{peer} did not answer within {timeout:g} s"
+            return Failure(Unreachable(f"{text} ({why})" if why else text))
+
+        return explain
+
+    async def resolve(self, name: str) -> Shown:
+        """Names to the addresses applications use; brings the tunnel up. Raises as connect does."""
+        tunnel = await self.connect(name)
+        shown = self.shown.of(tunnel.peer)
+        if shown is None:
+            raise UnknownName(f"{name} has no address here")
+        return shown
+
+    async def ping(self, name: str, timeout: float = 5.0) -> float:
+        """Seconds of a round trip to the other agent in the tunnel. Raises as connect does."""
+        tunnel = await self.connect(name)
+        self._sequence += 1
+        key = (tunnel.peer, self._sequence)
+        answer: Deferred[float] = Deferred()
+        self._pings[key] = answer
+        answer.addTimeout(timeout, self._reactor, self._timed_out(tunnel.peer, timeout))
+        self.correspondence.ping(tunnel.peer, self._sequence, self._reactor.seconds())
+        self._flush()
+        try:
+            return await answer
+        finally:
+            self._pings.pop(key, None)
+
+    def end(self, peer: str, reason: str = "ended here") -> None:
+        """End the tunnel with a device."""
+        self.correspondence.end(peer, reason, self._reactor.seconds())
+        self._flush()
+
+    # -- network's side
+
+    def local_endpoints(self) -> Mapping[int, tuple[Endpoint, ...]]:
+        """Own addresses with the port of the socket, by family."""
+        found: dict[int, list[Endpoint]] = {}
+        for host in (*self.networks.addresses, *self.registering.loopbacks):
+            family = 6 if ":" in host else 4
+            port = self.sockets.ports.get(family)
+            if port is not None:
+                found.setdefault(family, []).append(Endpoint.of((host, port)))
+        return {family: tuple(endpoints) for family, endpoints in found.items()}
+
+    def _took(self, networks: LocalNetworks) -> tuple[Address, ...]:
+        self.networks = networks
+        self.shown.set_networks(IPv4Network(one, strict=False) for one in networks.networks)
+        addresses = tuple(
+            endpoint.pair()
+            for endpoints in self.local_endpoints().values()
+            for endpoint in endpoints
+        )
+        self.correspondence.addresses = addresses
+        return addresses
+
+    def _network_changed(self, networks: LocalNetworks) -> None:
+        """At once and in parallel: register, probe, ask for directions (design, section 5)."""
+        log.info("the network changed: {addresses}", addresses=", ".join(networks.addresses))
+        addresses = self._took(networks)
+        self.registering.network_changed()
+        self.correspondence.network_changed(addresses, self._reactor.seconds())
+        self._flush()
+
+    def datagram_received(self, datagram: bytes, remote: Address) -> None:
+        """Any datagram: the first byte tells the traffics apart (R23)."""
+        if not datagram:
+            return
+        if datagram[0] & 0xF0 == 0x20:
+            self.registering.datagram_received(datagram, remote)
+        else:
+            self.correspondence.datagram_received(datagram, remote, self._reactor.seconds())
+        self._flush()
+
+    def _wake(self, now: float) -> None:
+        self.correspondence.handle_timer(now)
+        self._flush()
+
+    def _flush(self) -> None:
+        while effects := self.correspondence.effects():
+            for effect in effects:
+                match effect:
+                    case Transmit():
+                        self.sockets.send(effect.datagram, effect.remote)
+                    case AskDirection():
+                        self.directing.repair(effect)
+                    case Of(peer, Deliver(packet)):
+                        shown = self.shown.inbound(peer, packet)
+                        if shown is not None:
+                            self._deliver(shown)
+                    case Of():
+                        self._tunnel_told(effect)
+        self._timer.set(self.correspondence.next_timer())
+
+    def _tunnel_told(self, told: Of) -> None:
+        peer = told.peer
+        match told.effect:
+            case Established() as established:
+                log.info("tunnel to {peer} over {path}", peer=peer, path=str(established.path))
+                tunnel = self.correspondence.find(peer)
+                for waiting in self._connecting.pop(peer, []):
+                    if tunnel is not None and not waiting.called:
+                        waiting.callback(tunnel)
+            case PathChanged(path, reason):
+                log.info(
+                    "tunnel to {peer} now over {path}: {reason}",
+                    peer=peer,
+                    path=str(path),
+                    reason=reason,
+                )
+            case Ended(reason):
+                log.info("tunnel to {peer} ended: {reason}", peer=peer, reason=reason)
+                self._refused(peer, Unreachable(f"{peer}: {reason}"))
+            case RoundTrip(sequence, seconds):
+                answer = self._pings.pop((peer, sequence), None)
+                if answer is not None:
+                    answer.callback(seconds)
+        self._tell(told)
+
+    def _refused(self, peer: str, problem: NTMobileError) -> None:
+        for waiting in self._connecting.pop(peer, []):
+            if not waiting.called:
+                waiting.errback(Failure(problem))
+
+    # -- what the DC says (client.registering.Told)
+
+    def logged_in(self, session: Session) -> None:
+        """A login succeeded: a fresh certificate, and whom to trust."""
+        self.certificate = session.certificate
+        self.directing.trust = session.trust
+        self.correspondence.renew(LocalIdentity.of(session.certificate, self._x25519))
+        self._tell(session)
+
+    def registered(self, event: Registered) -> None:
+        """The DC has our location."""
+        self._tell(event)
+
+    def rebound(self, event: Rebound) -> None:
+        """Our NAT rebound: what goes through it is probed as after a move."""
+        addresses = self.correspondence.addresses
+        self.correspondence.network_changed(addresses, self._reactor.seconds())
+        self._flush()
+        self._tell(event)
+
+    def asked(self, asked: Asked) -> None:
+        """The DC asks."""
+        match asked.message:
+            case RouteDirection() as direction:
+                outcome = self.directing.directed(direction)
+                acknowledgement = RouteDirectionAcknowledgement(
+                    direction.direction, direction.generation, outcome
+                )
+                self.registering.answer(asked, acknowledgement)
+            case RevocationOrder(peer):
+                log.warn("{peer} is revoked", peer=peer)
+                self.end(peer, "revoked")
+                self.registering.answer(asked, Acknowledgement())
+            case NotificationRequest() as request:
+                self._tell(request)
+                self.registering.answer(asked, Acknowledgement())
+            case _:
+                refusal = Acknowledgement(Outcome.REFUSED, "not understood")
+                self.registering.answer(asked, refusal)
+        self._flush()

@@ -1,0 +1,160 @@
+"""What this machine is attached to, as the kernel tells it (rtnetlink(7)) or as sockets show it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from typing import Final
+
+from attrs import frozen
+
+from ntmobile.interfaces import LocalNetworks
+
+_NETLINK_ROUTE: Final = 0
+_RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE = 18, 22, 26
+_NLMSG_DONE, _NLMSG_ERROR = 3, 2
+_NLM_F_DUMP: Final = 0x301
+_HEADER: Final = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+_LINK: Final = struct.Struct("=BxHiII")  # family, type, index, flags, change
+_ADDRESS: Final = struct.Struct("=BBBBi")  # family, prefix, flags, scope, index
+_ROUTE: Final = struct.Struct("=BBBBBBBBI")  # family, dst, src, tos, table, protocol, scope, type
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x8, 0x40
+_IFLA_IFNAME, _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 3, 1, 2, 8
+_IFA_F_UNUSABLE: Final = 0x20 | 0x40 | 0x08  # deprecated, tentative, duplicate found
+_RTA_GATEWAY, _RTA_OIF = 5, 4
+_RT_TABLE_MAIN, _RTN_UNICAST, _RT_SCOPE_LINK = 254, 1, 253
+
+#: Devices that are not a network to be reached by: our own.
+OWN_PREFIX: Final = "ntm"
+
+
+@frozen
+class _Raw:
+    """The three dumps: usable interfaces' indices, addresses, default routes."""
+
+    links: frozenset[int]
+    addresses: tuple[tuple[int, str, int], ...]
+    defaults: tuple[tuple[int, int, str | None], ...]
+
+
+def read_local_networks() -> LocalNetworks:
+    """What there is now. Asks the kernel where it can; never blocks for long, never raises."""
+    try:
+        raw = _read_kernel()
+    except (OSError, AttributeError, struct.error):
+        return _guess()
+    usable = [one for one in raw.addresses if one[0] in raw.links and _is_usable(one[1])]
+    networks = {
+        str(ip_network(f"{host}/{prefix}", strict=False))
+        for _, host, prefix in usable
+        if ":" not in host and prefix < 32
+    }
+    defaults = [one for one in raw.defaults if one[0] in raw.links]
+    return LocalNetworks(
+        tuple(sorted(host for _, host, _ in usable)),
+        tuple(sorted(networks)),
+        frozenset(family for _, family, _ in defaults),
+        tuple(sorted({gateway for _, _, gateway in defaults if gateway})),
+    )
+
+
+def _is_usable(host: str) -> bool:
+    address = ip_address(host)
+    return not (
+        address.is_loopback
+        or address.is_link_local
+        or address.is_multicast
+        or address.is_unspecified
+    )
+
+
+def _read_kernel() -> _Raw:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as asking:
+        asking.settimeout(2.0)
+        asking.bind((0, 0))
+        links = frozenset(_links(asking))
+        addresses = tuple(_addresses(asking))
+        return _Raw(links, addresses, tuple(_defaults(asking)))
+
+
+def _dump(asking: socket.socket, kind: int, body: bytes) -> Iterator[bytes]:
+    """The bodies of a dump's messages."""
+    head = _HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_DUMP, kind, 0)
+    asking.send(head + body)
+    while True:
+        data = asking.recv(1 << 18)
+        offset = 0
+        while offset + _HEADER.size <= len(data):
+            length, found, _, _, _ = _HEADER.unpack_from(data, offset)
+            if found == _NLMSG_DONE:
+                return
+            if found == _NLMSG_ERROR or length < _HEADER.size:
+                code = struct.unpack_from("=i", data, offset + _HEADER.size)[0]
+                raise OSError(-code, os.strerror(-code))
+            yield data[offset + _HEADER.size : offset + length]
+            offset += (length + 3) & ~3
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found, offset = {}, 0
+    while offset + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < _ATTRIBUTE.size:
+            break
+        found[kind] = data[offset + _ATTRIBUTE.size : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+def _links(asking: socket.socket) -> Iterator[int]:
+    for body in _dump(asking, _RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0)):
+        _, _, index, flags, _ = _LINK.unpack_from(body)
+        name = _attributes(body[_LINK.size :]).get(_IFLA_IFNAME, b"").rstrip(b"\0").decode()
+        running = flags & _IFF_UP and flags & _IFF_RUNNING
+        if running and not flags & _IFF_LOOPBACK and not name.startswith(OWN_PREFIX):
+            yield index
+
+
+def _addresses(asking: socket.socket) -> Iterator[tuple[int, str, int]]:
+    for body in _dump(asking, _RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0)):
+        family, prefix, flags, _, index = _ADDRESS.unpack_from(body)
+        attributes = _attributes(body[_ADDRESS.size :])
+        wide = attributes.get(_IFA_FLAGS)
+        flags = struct.unpack("=I", wide)[0] if wide else flags
+        packed = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
+        if packed and not flags & _IFA_F_UNUSABLE and family in (socket.AF_INET, socket.AF_INET6):
+            yield index, str(ip_address(packed)), prefix
+
+
+def _defaults(asking: socket.socket) -> Iterator[tuple[int, int, str | None]]:
+    for body in _dump(asking, _RTM_GETROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
+        family, prefix, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(body)
+        if prefix or table != _RT_TABLE_MAIN or kind != _RTN_UNICAST:
+            continue
+        if family not in (socket.AF_INET, socket.AF_INET6):
+            continue
+        attributes = _attributes(body[_ROUTE.size :])
+        gateway, device = attributes.get(_RTA_GATEWAY), attributes.get(_RTA_OIF)
+        index = struct.unpack("=i", device)[0] if device else 0
+        version = 4 if family == socket.AF_INET else 6
+        yield index, version, str(ip_address(gateway)) if gateway else None
+
+
+def _guess() -> LocalNetworks:
+    """Where there is no rtnetlink: the addresses that the system would send from."""
+    addresses = []
+    for family, target in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((target, 9))
+                host = probe.getsockname()[0].partition("%")[0]
+        except OSError:
+            continue
+        if _is_usable(host):
+            addresses.append(host)
+    routes = frozenset(6 if ":" in host else 4 for host in addresses)
+    return LocalNetworks(tuple(sorted(addresses)), (), routes)
