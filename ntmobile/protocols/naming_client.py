@@ -8,7 +8,12 @@ from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.error import ConnectError, ConnectionDone, ConnectionRefusedError
+from twisted.internet.error import (
+    CannotListenError,
+    ConnectError,
+    ConnectionDone,
+    ConnectionRefusedError,
+)
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import DatagramProtocol, Factory, connectionDone
 from twisted.protocols.basic import Int16StringReceiver
@@ -91,8 +96,10 @@ class NameClient:
             if reply is not None and reply.flags & TC:
                 left = deadline - self._reactor.seconds()
                 reply = await self._exchange_stream(question, accept, server, left)
-        except (ConnectError, ConnectionDone, OSError) as problem:
-            return str(problem).rstrip(".").lower() or type(problem).__name__
+        except OSError as problem:
+            return problem.strerror or type(problem).__name__
+        except (ConnectError, ConnectionDone, CannotListenError) as problem:
+            return str(problem).rstrip(".")
         except MalformedMessage as problem:
             return f"a malformed reply ({problem})"
         if reply is None or reply.rcode in (Rcode.NOERROR, Rcode.NXDOMAIN):
@@ -150,8 +157,11 @@ class _DatagramQuestion(DatagramProtocol):
     def startProtocol(self) -> None:
         # Connected: the kernel drops what others send, and tells when nobody listens there.
         assert self.transport is not None
-        self.transport.connect(*self._server)
-        self.transport.write(self._question, None)
+        try:
+            self.transport.connect(*self._server)
+            self.transport.write(self._question, None)
+        except OSError:  # no route, or no IPv6 at all
+            self.answered.errback()
 
     def datagramReceived(self, datagram: bytes, addr: object) -> None:
         try:
@@ -163,7 +173,11 @@ class _DatagramQuestion(DatagramProtocol):
 
     def connectionRefused(self) -> None:
         if not self.answered.called:
-            self.answered.errback(ConnectionRefusedError("refuses the connection"))
+            self.answered.errback(ConnectionRefusedError("no DNS server there"))
+
+    def stopProtocol(self) -> None:
+        # epoll tells of ICMP's "port unreachable" as of an end, and the reactor closes the socket.
+        self.connectionRefused()
 
 
 class _StreamQuestion(Int16StringReceiver):
