@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -17,6 +17,9 @@ from ntmobile.errors import AuthenticationError, ConfigurationError
 
 #: A directory or file given on the command line.
 PATH = click.Path(path_type=Path)
+
+#: Columns of a terminal.
+WIDTH: Final = 80
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -106,9 +109,15 @@ def say(*lines: str) -> None:
 
 
 def say_next(*commands: Sequence[str | Path]) -> None:
-    """Print what to type next."""
+    """Print what to type next; a long command goes on in the next line, as a shell takes it."""
     for number, command in enumerate(commands):
-        click.echo(("Next: " if not number else "      ") + shlex.join(map(str, command)))
+        line = "      " if number else "Next: "
+        for place, word in enumerate(shlex.quote(str(each)) for each in command):
+            if place and len(line) + len(word) > WIDTH - 3:
+                click.echo(line + " \\")
+                line = " " * 9
+            line += f" {word}" if place else word
+        click.echo(line)
 
 
 def say_table(rows: Sequence[Sequence[str]]) -> None:

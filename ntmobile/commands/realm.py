@@ -144,7 +144,7 @@ def trust(directory: Path, suffix: str, bundle: Path, replace: bool) -> None:
     """Trust another realm's authority, CA.pem, for all names under SUFFIX and no others."""
     opened = Realm(directory)
     told = opened.trust(suffix, bundle, replace=replace)
-    say(f"Names under {suffix} are now verified with {bundle}. Restart the servers of:")
+    say(f"Names under {suffix} are now verified with {bundle}.", "Restart the servers of:")
     say(*(f"  {file}" for file in told))
     missing = [each for each in opened.registry.coordinators if not (directory / each).exists()]
     if missing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 import click
@@ -56,9 +57,12 @@ def add(name: str, directory: Path, password_file: Path | None) -> None:
         password = check_password(read_password(password_file, confirm=True))
         accounts.add_user(full, hash_password(password))
     label, _, domain = full.partition(".")
-    say(f"Added {full}. To make a device of this user, give it {directory / 'ca.pem'}, and there:")
+    say(f"Added {full}.", f"Give this user {directory / 'ca.pem'}; it makes a device with:")
     command = ["ntm", "enroll", f"{label}@{domain}", "--device", "phone", "--trust", "ca.pem"]
-    say_next([*command, "--state", "DIR"])
+    entry = realm.registry.coordinators[domain]
+    if ip_address(entry.addresses[0]).is_loopback:  # a trial on one machine, without DNS
+        command += ["--dc", f"{entry.addresses[0]}:{entry.port}"]
+    say_next(command)
 
 
 @user.command()
