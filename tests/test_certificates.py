@@ -344,6 +344,7 @@ class BundleTests(SynchronousTestCase):
         again = Authority.from_pem("ntm.example", REALM.authority.to_pem())
         self.assertEqual(again, REALM.authority)
         self.assertEqual(again.realm, "ntm.example")
+        self.assertEqual(Authority.from_pem(None, REALM.authority.to_pem()), again)
 
     def test_other_suffix(self) -> None:
         """A foreign realm may be trusted for less than its whole domain."""

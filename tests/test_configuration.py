@@ -100,6 +100,10 @@ class AccountServerTests(FileTestCase):
         self.assertEqual(found.identity.foreign, {"else.example": self.directory / "e.pem"})
         text = self.refuse(load_account_server, AS + '[foreign]\n"a.ntm.example" = "e.pem"\n')
         self.assertIn("foreign.a.ntm.example: not foreign", text)
+        text = self.refuse(load_account_server, AS + '[foreign]\nelse.example = "e.pem"\n')
+        self.assertIn("foreign.else: write the suffix in quotes", text)
+        text = self.refuse(load_account_server, AS + '[foreign]\n"Else" = "e.pem"\n')
+        self.assertIn("foreign.Else: 'Else' is no label", text)
 
 
 class CoordinatorTests(FileTestCase):
@@ -248,6 +252,8 @@ class MistakeTests(FileTestCase):
         """A file that is no TOML says where."""
         self.assertIn("not TOML: ", self.refuse(load_relay, "port = \n"))
         self.assertIn("line 3", self.refuse(load_relay, "\n\nport 5\n"))
+        self.assertIn("not TOML: ", self.refuse(load_relay, f"port = {'9' * 5000}\n"))
+        self.refuse(load_relay, RS + '"two\\nlines" = 1\n')
 
     def test_no_text(self) -> None:
         """A file that is no text is one error, and so is one that is nested beyond reason."""

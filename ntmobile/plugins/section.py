@@ -55,7 +55,7 @@ class Section(Mapping[str, object]):
             raise ConfigurationError(f"{file}: cannot be read: {problem.strerror}") from None
         except UnicodeDecodeError as problem:
             raise ConfigurationError(f"{file}: not UTF-8 at byte {problem.start}") from None
-        except (tomllib.TOMLDecodeError, RecursionError) as problem:
+        except (ValueError, RecursionError) as problem:  # also a number of too many digits
             raise ConfigurationError(f"{file}: not TOML: {problem}") from None
 
     def __getitem__(self, key: str) -> object:
@@ -72,7 +72,8 @@ class Section(Mapping[str, object]):
         return ConfigurationError(f"{self.file}: {self._full(key)}: {text}")
 
     def _full(self, key: str) -> str:
-        return f"{self.name}.{key}" if self.name else key
+        shown = key if key.isprintable() else repr(key)
+        return f"{self.name}.{shown}" if self.name else shown
 
     def _take(
         self, key: str, default: _T | _Required, expected: str, read: Callable[[object], _T]

@@ -293,7 +293,8 @@ def _pool(text: str) -> str:
 
 
 def _key_is_domain(section: Section, key: str) -> None:
-    section.text(key)
+    if isinstance(section[key], dict):
+        raise section.problem(key, 'write the suffix in quotes, such as "else.example" = "ca.pem"')
     try:
         names.check_domain(key)
     except InvalidName as problem:

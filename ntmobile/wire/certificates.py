@@ -166,10 +166,12 @@ class Authority:
     device_cas: tuple[x509.Certificate, ...] = field(repr=False)
 
     @classmethod
-    def from_pem(cls, suffix: str, pem: bytes) -> Authority:
+    def from_pem(cls, suffix: str | None, pem: bytes) -> Authority:
         """Read a bundle ``ca.pem``: one root and the device-CA certificates that it signed.
 
         Validity is not looked at here but when something is verified.
+
+        :param suffix: None stands for the realm's own domain, as its root says.
 
         :raises CertificateError: no such bundle.
         """
@@ -194,7 +196,7 @@ class Authority:
                 raise CertificateError(f"a bundle with a certificate that is no device-CA: {each}")
         if not device_cas:
             raise CertificateError("a bundle without the certificate of the device-CA")
-        return cls(names.check_domain(suffix), realm, root, device_cas)
+        return cls(names.check_domain(suffix or realm), realm, root, device_cas)
 
     def to_pem(self) -> bytes:
         """The bundle as a file."""
