@@ -107,6 +107,7 @@ class Node:
         self._connecting: dict[str, list[Deferred[Tunnel]]] = {}
         self._pings: dict[tuple[str, int], Deferred[float]] = {}
         self._sequence = 0
+        self._since: dict[str, float] = {}
         self._timer = MachineTimer(reactor, self._wake)
         allow = settings.allow if settings.allow is not None else (f"*.{trust.home}",)
         policy = Policy(allow, settings.relay_only)
@@ -255,6 +256,11 @@ class Node:
         finally:
             self._pings.pop(key, None)
 
+    def established_seconds(self, peer: str) -> float | None:
+        """For how many seconds a tunnel has stood; None if it does not."""
+        since = self._since.get(peer)
+        return None if since is None else round(self._reactor.seconds() - since, 3)
+
     def end(self, peer: str, reason: str = "ended here") -> None:
         """End the tunnel with a device."""
         self.correspondence.end(peer, reason, self._reactor.seconds())
@@ -326,6 +332,7 @@ class Node:
         match told.effect:
             case Established() as established:
                 log.info("tunnel to {peer} over {path}", peer=peer, path=str(established.path))
+                self._since[peer] = self._reactor.seconds()
                 tunnel = self.correspondence.find(peer)
                 for waiting in self._connecting.pop(peer, []):
                     if tunnel is not None and not waiting.called:
@@ -339,6 +346,7 @@ class Node:
                 )
             case Ended(reason):
                 log.info("tunnel to {peer} ended: {reason}", peer=peer, reason=reason)
+                self._since.pop(peer, None)
                 self._refused(peer, Unreachable(f"{peer}: {reason}"))
             case RoundTrip(sequence, seconds):
                 answer = self._pings.pop((peer, sequence), None)
@@ -358,6 +366,7 @@ class Node:
         self.certificate = session.certificate
         self.directing.trust = session.trust
         self.correspondence.renew(LocalIdentity.of(session.certificate, self._x25519))
+        self._took(self.networks)
         self._tell(session)
 
     def registered(self, event: Registered) -> None:

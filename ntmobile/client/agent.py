@@ -1,0 +1,182 @@
+"""The agent: a node with a virtual network for unmodified programs, under a control socket.
+
+``ntm up`` and ``twistd ntm-client`` run it. It outlives nothing that must outlive it: programs inside
+the virtual network go on while it is restarted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from ntmobile.client.control import Command, listen_control
+from ntmobile.client.node import Node
+from ntmobile.client.reporting import Reporting
+from ntmobile.errors import InvalidName, NTMobileError
+from ntmobile.interfaces import IAttachment, IAttachmentFactory, VirtualAddresses
+from ntmobile.protocols.resolving import Resolving
+from ntmobile.wire.icmp import Reason, unreachable
+
+log = Logger()
+
+
+class Agent(Service):
+    """One state directory's agent.
+
+    :param node: the device. :param attach: makes the virtual network.
+    :param end: ends the program, for ``ntm down``.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        state: Path,
+        node: Node,
+        attach: IAttachmentFactory,
+        end: Callable[[], None],
+    ) -> None:
+        self.node = node
+        self.attachment: IAttachment | None = None
+        self.problem = ""
+        self._reactor = reactor
+        self._state = state
+        self._attach = attach
+        self._end = end
+        self._control: Any = None
+        self._resolving: Resolving | None = None
+        self._shutdown = False
+
+    def startService(self) -> None:
+        """Open control socket and node, then the virtual network.
+
+        :raises NTMobileError: another agent runs, or no socket can be opened.
+        """
+        Service.startService(self)
+        self._control = listen_control(self._reactor, self._state, self.commands())
+        self.node.start()
+        opening = Deferred.fromCoroutine(self._open())
+        opening.addErrback(lambda failure: log.failure("opening the virtual network", failure))
+
+    async def _open(self) -> None:
+        certificate = self.node.certificate
+        addresses = VirtualAddresses(str(certificate.ipv6), str(certificate.ipv4))
+        try:
+            attachment = await self._attach.open(
+                addresses, self._state, self._from_application, self._lost
+            )
+        except NTMobileError as problem:
+            self.problem = str(problem)
+            log.error("no virtual network: {problem}", problem=self.problem)
+            return
+        self.attachment = attachment
+        self.node.set_deliver(attachment.send)
+        self._resolving = Resolving(self._reactor, self.resolve, self.reverse)
+        try:
+            self._resolving.listen(attachment.socket)
+        except NTMobileError as problem:
+            log.info("no resolver inside: {problem}", problem=str(problem))
+        log.info("the virtual network is open")
+
+    def _lost(self, problem: NTMobileError) -> None:
+        self.problem = str(problem)
+        self.attachment = None
+        self.node.set_deliver(lambda packet: None)
+        log.error("the virtual network ended: {problem}", problem=str(problem))
+
+    def _from_application(self, packet: bytes) -> None:
+        if self.node.packet_from_application(packet) or self.attachment is None:
+            return
+        error = unreachable(packet, Reason.NO_ROUTE)
+        if error is not None:
+            self.attachment.send(error)
+
+    def stopService(self) -> Deferred[None]:
+        """Close; the virtual network is ended only by ``ntm down``."""
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._resolving is not None:
+            await self._resolving.close()
+        await self.node.stop()
+        if self.attachment is not None:
+            if self._shutdown:
+                self.attachment.shutdown()
+            else:
+                self.attachment.close()
+        if self._control is not None:
+            stopped = self._control.stopListening()
+            if stopped is not None:
+                await stopped
+
+    # -- names inside
+
+    async def resolve(self, name: str) -> tuple[str, str]:
+        """A name to virtual addresses; brings the tunnel up. Raises as :meth:`Node.connect`."""
+        if name == self.node.fqdn:
+            return str(self.node.certificate.ipv6), str(self.node.certificate.ipv4)
+        shown = await self.node.resolve(name)
+        return str(shown.ipv6), str(shown.ipv4)
+
+    def reverse(self, address: str) -> str | None:
+        """A virtual address to a name."""
+        own = (self.node.certificate.ipv6, self.node.certificate.ipv4)
+        if ip_address(address) in own:
+            return self.node.fqdn
+        shown = self.node.shown.at(address)
+        return None if shown is None else shown.fqdn
+
+    # -- commands
+
+    def commands(self) -> dict[str, Command]:
+        """The commands of the control socket."""
+        reporting = Reporting(
+            self.node, lambda: self.problem or ("open" if self.attachment else "opening")
+        )
+
+        async def status(_: Mapping[str, Any], __: object) -> object:
+            return reporting.status()
+
+        async def peers(_: Mapping[str, Any], __: object) -> object:
+            return reporting.peers()
+
+        async def ping(parameters: Mapping[str, Any], _: object) -> object:
+            return await self.node.ping(_name(parameters), float(parameters.get("timeout", 5)))
+
+        async def connect(parameters: Mapping[str, Any], _: object) -> object:
+            tunnel = await self.node.connect(_name(parameters))
+            return tunnel.peer
+
+        async def why(parameters: Mapping[str, Any], _: object) -> object:
+            return await reporting.why(_name(parameters))
+
+        async def netcheck(_: Mapping[str, Any], __: object) -> object:
+            return await reporting.netcheck()
+
+        async def down(_: Mapping[str, Any], __: object) -> object:
+            self._shutdown = True
+            self._reactor.callLater(0.05, self._end)
+            return "going down"
+
+        return {
+            "status": status,
+            "peers": peers,
+            "ping": ping,
+            "connect": connect,
+            "why": why,
+            "netcheck": netcheck,
+            "down": down,
+        }
+
+
+def _name(parameters: Mapping[str, Any]) -> str:
+    name = parameters.get("name")
+    if not isinstance(name, str) or not name:
+        raise InvalidName("a name is needed, such as phone.alice.dc1.ntm.example")
+    return name.rstrip(".").lower()

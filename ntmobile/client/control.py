@@ -1,0 +1,163 @@
+"""The agent's control socket: JSON, a line a message, in its private state directory.
+
+A request is ``{"command": NAME, ...}``; any number of ``{"event": ...}`` lines may come, then
+``{"result": ...}`` or ``{"error": TEXT, "kind": CLASS}``. Who may open the socket is who may enter the
+directory: its owner.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
+
+from ntmobile import errors
+from ntmobile.errors import ConfigurationError, NTMobileError, Unreachable
+
+log = Logger()
+
+#: Name of the socket in the state directory.
+SOCKET: Final = "agent.sock"
+#: Longest request, in bytes; answers may be longer.
+LINE_LIMIT: Final = 65536
+
+#: Serves one command: its parameters, and a function to tell events with.
+Command = Callable[[Mapping[str, Any], Callable[[object], None]], Awaitable[object]]
+
+
+class ControlProtocol(LineOnlyReceiver):
+    """One connection of a command."""
+
+    delimiter = b"\n"
+    MAX_LENGTH = LINE_LIMIT
+
+    def __init__(self, commands: Mapping[str, Command]) -> None:
+        self._commands = commands
+        self._running: Deferred[None] | None = None
+
+    def lineReceived(self, line: bytes) -> None:
+        """One request."""
+        self._running = Deferred.fromCoroutine(self._run(line))
+        self._running.addErrback(lambda failure: None)
+
+    async def _run(self, line: bytes) -> None:
+        try:
+            request = json.loads(line)
+            command = self._commands[request["command"]]
+        except (ValueError, KeyError, TypeError):
+            self._write({"error": "the agent does not know this command", "kind": "NTMobileError"})
+            return
+        try:
+            result = await command(request, lambda event: self._write({"event": event}))
+        except NTMobileError as problem:
+            self._write({"error": str(problem), "kind": type(problem).__name__})
+        except Exception:
+            log.failure("the command {command} failed", command=request["command"])
+            text = "the agent met a fault of its own; its log says more"
+            self._write({"error": text, "kind": "NTMobileError"})
+        else:
+            self._write({"result": result})
+
+    def _write(self, message: object) -> None:
+        if self.transport is not None:
+            self.transport.write(json.dumps(message).encode() + b"\n")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The command was ended: so is what it asked for."""
+        if self._running is not None:
+            self._running.cancel()
+
+
+def listen_control(reactor: Any, state: Path, commands: Mapping[str, Command]) -> IListeningPort:
+    """Open the control socket.
+
+    :raises ConfigurationError: another agent serves this state directory.
+    """
+    path = state / SOCKET
+    try:
+        with connect(path):
+            raise ConfigurationError(f"an agent is running already for {state}; see ntm status")
+    except Unreachable:
+        path.unlink(missing_ok=True)
+    factory = Factory.forProtocol(lambda: ControlProtocol(commands))
+    before = os.umask(0o177)
+    try:
+        directory = os.open(state, os.O_DIRECTORY | os.O_RDONLY)
+        try:
+            # sun_path holds 108 bytes, however deep the directory is.
+            listening: IListeningPort = reactor.listenUNIX(
+                f"/proc/self/fd/{directory}/{SOCKET}" if len(str(path)) > 100 else str(path),
+                factory,
+                mode=0o600,
+            )
+        finally:
+            os.close(directory)
+    finally:
+        os.umask(before)
+    return listening
+
+
+def connect(path: Path) -> socket.socket:
+    """Connect to a control socket. :raises Unreachable: nobody listens there."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        directory = os.open(path.parent, os.O_DIRECTORY | os.O_RDONLY)
+        try:
+            connection.connect(f"/proc/self/fd/{directory}/{path.name}")
+        finally:
+            os.close(directory)
+    except OSError:
+        connection.close()
+        raise Unreachable(
+            f"no agent is running for {path.parent}; start it with: ntm up --state {path.parent}"
+        ) from None
+    return connection
+
+
+def converse(state: Path, command: str, timeout: float = 30.0, **parameters: Any) -> Iterator[Any]:
+    """Ask the agent, from a command: yields its events, then the result as the last.
+
+    :raises NTMobileError: what the agent says went wrong, as the error it was.
+    """
+    with connect(state / SOCKET) as connection:
+        connection.settimeout(timeout)
+        connection.sendall(json.dumps({"command": command, **parameters}).encode() + b"\n")
+        with connection.makefile("rb") as lines:
+            try:
+                for line in lines:
+                    message = json.loads(line)
+                    if "event" in message:
+                        yield message["event"]
+                    elif "result" in message:
+                        yield message["result"]
+                        return
+                    else:
+                        raise _error(message)
+            except TimeoutError:
+                raise Unreachable(f"the agent did not answer within {timeout:g} s") from None
+    raise Unreachable("the agent ended before it answered")
+
+
+def call(state: Path, command: str, timeout: float = 30.0, **parameters: Any) -> Any:
+    """Ask the agent for one result; see :func:`converse`."""
+    result = None
+    for result in converse(state, command, timeout, **parameters):
+        pass
+    return result
+
+
+def _error(message: Mapping[str, Any]) -> NTMobileError:
+    kind = getattr(errors, str(message.get("kind")), NTMobileError)
+    text = str(message.get("error", "the agent said nothing"))
+    error: NTMobileError = kind(text)
+    return error
