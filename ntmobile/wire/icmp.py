@@ -15,8 +15,17 @@ from attrs import frozen
 
 from ntmobile.errors import MalformedMessage
 from ntmobile.wire.checksums import checksum, pseudo_sum
-from ntmobile.wire.packet import ICMP, ICMPV6, Buffer, Packet, build, header_is_sound, parse
-from ntmobile.wire.readdressing import ERRORS_V4, ERRORS_V6
+from ntmobile.wire.packet import (
+    ICMP,
+    ICMPV6,
+    Buffer,
+    Packet,
+    build,
+    header_is_sound,
+    parse,
+    ports_at,
+)
+from ntmobile.wire.readdressing import ERRORS_V4, ERRORS_V6, quoted_transport
 
 #: Largest error packet: what every IPv4 host takes (RFC 1812), and the least IPv6 MTU.
 LARGEST: Final = {4: 576, 6: 1280}
@@ -61,6 +70,13 @@ class Message:
         return self.kind == _ECHO_REPLY[self.version] and not self.code
 
     @property
+    def is_unreachable(self) -> bool:
+        """Whether it says that a destination cannot be reached (not: that a packet was too big)."""
+        if self.version == 4:
+            return self.kind == 3 and self.code != 4
+        return self.kind == 1
+
+    @property
     def is_error(self) -> bool:
         """Whether it quotes a packet."""
         return self.kind in (ERRORS_V4 if self.version == 4 else ERRORS_V6)
@@ -92,6 +108,28 @@ def icmp_packet(source: bytes, destination: bytes, kind: int, code: int, body: b
     start = 0 if version == 4 else pseudo_sum(source, destination, ICMPV6, len(data))
     data[2:4] = checksum(data, start).to_bytes(2, "big")
     return build(source, destination, _PROTOCOL[version], bytes(data))
+
+
+@frozen(slots=True)
+class Quoted:
+    """What an ICMP error says it is about; ``ports`` where they are quoted."""
+
+    source: bytes
+    destination: bytes
+    protocol: int
+    ports: tuple[int, int] | None
+
+
+def quoted(error: Message) -> Quoted | None:
+    """The packet that an ICMP error quotes, as far as it is there; ``None`` where it is none."""
+    packet = error.body[4:]
+    found = quoted_transport(packet, error.version)
+    if found is None:
+        return None
+    protocol, offset = found
+    at, size = (12, 4) if error.version == 4 else (8, 16)
+    ports = ports_at(packet, protocol, offset)
+    return Quoted(packet[at : at + size], packet[at + size : at + 2 * size], protocol, ports)
 
 
 def echo_request(

@@ -31,6 +31,8 @@ IPV4_HEADER: Final = struct.Struct("!BBHHHBBH4s4s")
 #: Version, class and label, payload length, next header, hop limit, source, destination (RFC 8200).
 IPV6_HEADER: Final = struct.Struct("!IHBB16s16s")
 
+#: No header has this number.
+NO_HEADER: Final = -1
 #: Extension headers that a walk passes; more is not a packet anyone sends.
 EXTENSIONS: Final = 8
 _HOP_BY_HOP: Final = 0
@@ -116,7 +118,7 @@ def _parse_v4(packet: Buffer) -> Packet:
         raise MalformedMessage("an IPv4 fragment reaches beyond the largest packet")
     _check_fragment(protocol, behind)
     first = not behind
-    ports = _ports(packet, protocol, header) if first else None
+    ports = ports_at(packet, protocol, header) if first else None
     whole = first and not more
     return Packet(4, source, destination, protocol, header, total, first, whole, ports)
 
@@ -152,7 +154,7 @@ def _parse_v6(packet: Buffer) -> Packet:
         raise MalformedMessage("an IPv6 fragment reaches beyond the largest packet")
     _check_fragment(found.protocol, found.behind)
     first = not found.behind
-    ports = _ports(packet, found.protocol, found.offset) if first else None
+    ports = ports_at(packet, found.protocol, found.offset) if first else None
     return Packet(
         6, source, destination, found.protocol, found.offset, length, first, found.whole, ports
     )
@@ -168,10 +170,16 @@ class Transport:
     whole: bool
 
 
-def walk_extensions(packet: Buffer, following: int) -> Transport:
-    """Pass the extension headers after an IPv6 header; one that is cut off is MalformedMessage."""
+def walk_extensions(packet: Buffer, following: int, until: int = NO_HEADER) -> Transport:
+    """Pass the extension headers after an IPv6 header; one that is cut off is MalformedMessage.
+
+    :param following: the number of the first of them.
+    :param until: the number of an extension header to stop before.
+    """
     offset, whole = IPV6_HEADER.size, True
     for _ in range(EXTENSIONS + 1):
+        if following == until:
+            return Transport(following, offset, 0, whole)
         if following in _SKIPPED:
             extension = _extension(packet, offset)
             if following == _ROUTING and extension[3]:
@@ -206,7 +214,8 @@ def _check_fragment(protocol: int, behind: int) -> None:
         raise MalformedMessage("a fragment that would overwrite a TCP header")
 
 
-def _ports(packet: Buffer, protocol: int, offset: int) -> tuple[int, int] | None:
+def ports_at(packet: Buffer, protocol: int, offset: int) -> tuple[int, int] | None:
+    """Source and destination port, where the protocol has them and they are not cut off."""
     if protocol not in _WITH_PORTS or len(packet) < offset + 4:
         return None
     return (

@@ -112,7 +112,7 @@ def _rewrite_quoted(data: bytearray, view: Packet, old: bytes, new: bytes) -> No
     """
     start = view.offset + 8
     before = bytes(data[start : view.length])
-    transport = _quoted_transport(before, view.version)
+    transport = quoted_transport(before, view.version)
     if transport is None:
         return
     size = len(old) // 2
@@ -130,7 +130,7 @@ def _rewrite_quoted(data: bytearray, view: Packet, old: bytes, new: bytes) -> No
     _adjust(data, view.offset + 2, before, bytes(data[start : view.length]), ICMP)
 
 
-def _quoted_transport(quoted: bytes, version: int) -> tuple[int, int] | None:
+def quoted_transport(quoted: bytes, version: int) -> tuple[int, int] | None:
     """Protocol and transport offset of a quoted packet; no checksum follows where it is 0."""
     header = IPV4_HEADER if version == 4 else IPV6_HEADER
     if len(quoted) < header.size or quoted[0] >> 4 != version:
