@@ -182,6 +182,8 @@ class Device:
 
     :ivar fqdn: its name. :ivar user: its user's name. :ivar certificate: its latest certificate.
     :ivar enrolled_at: unix seconds. :ivar removed: whether it was removed; it cannot log in then.
+    :ivar former: the identity (raw Ed25519 key) that it had before, if that one signed the present
+        one. :ivar succession: that signature (rule R5).
     """
 
     fqdn: str
@@ -189,6 +191,8 @@ class Device:
     certificate: DeviceCertificate
     enrolled_at: float
     removed: bool
+    former: bytes = field(default=b"", repr=False)
+    succession: bytes = field(default=b"", repr=False)
 
 
 @frozen
@@ -244,12 +248,14 @@ class IAccountStore(Interface):
         """List all users, by name."""
 
     def enroll(
-        certificate: DeviceCertificate, at: float, *, replace: bool
+        certificate: DeviceCertificate, at: float, *, replace: bool, succession: bytes = b""
     ) -> tuple[Revocation, ...]:
         """Record a device that logged in with a password for the first time (rule R3).
 
         A device of that name is only replaced if asked to, and its certificates are revoked.
 
+        :param succession: signature of the replaced device's identity over the new one, verified
+            by the caller (rule R5).
         :raises AlreadyExists: there is a device of that name with another identity.
         :raises UnknownName: there is no such user.
         :raises AccessDenied: the user is disabled.

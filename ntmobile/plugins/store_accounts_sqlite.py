@@ -69,7 +69,12 @@ MIGRATIONS: Final = (
     CREATE INDEX certificates_by_expiry ON certificates (expires);
     CREATE INDEX certificates_by_change ON certificates (revoked_by) WHERE revoked_by IS NOT NULL;
     """,
+    """
+    ALTER TABLE devices ADD COLUMN former BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE devices ADD COLUMN succession BLOB NOT NULL DEFAULT x'';
+    """,
 )
+_DEVICE: Final = "fqdn, user, certificate, enrolled_at, removed, former, succession"
 #: How long a writer waits for another, in seconds.
 PATIENCE: Final = 5.0
 #: How many changes are given at once.
@@ -207,7 +212,7 @@ class SQLiteAccounts:
     # -- Devices
 
     def enroll(
-        self, certificate: DeviceCertificate, at: float, *, replace: bool
+        self, certificate: DeviceCertificate, at: float, *, replace: bool, succession: bytes = b""
     ) -> tuple[Revocation, ...]:
         """Record a device that is new, or new under this name."""
         fqdn, name = certificate.fqdn, user_of(certificate.fqdn)
@@ -222,10 +227,13 @@ class SQLiteAccounts:
                     raise AlreadyExists(f"{fqdn} is enrolled already; --replace takes its place")
             change = self._device_change(db, name)
             revoked = self._revoke(db, fqdn, change, at)
+            succession = succession if device and not device.removed else b""
+            former = device.certificate.identity if device and succession else b""
             db.execute(
-                "INSERT OR REPLACE INTO devices (fqdn, user, certificate, enrolled_at)"
-                " VALUES (?, ?, ?, ?)",
-                (fqdn, name, certificate.der, at),
+                "INSERT OR REPLACE INTO devices"
+                " (fqdn, user, certificate, enrolled_at, former, succession)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (fqdn, name, certificate.der, at, former, succession),
             )
             self._record(db, certificate)
             return revoked
@@ -263,8 +271,7 @@ class SQLiteAccounts:
         """List a user's devices, by name."""
         with self._access("BEGIN") as db:
             rows = db.execute(
-                "SELECT fqdn, user, certificate, enrolled_at, removed FROM devices"
-                " WHERE user = ? ORDER BY fqdn",
+                f"SELECT {_DEVICE} FROM devices WHERE user = ? ORDER BY fqdn",
                 (user,),
             )
             return [_device(row) for row in rows]
@@ -275,7 +282,7 @@ class SQLiteAccounts:
 
     def _device(self, db: sqlite3.Connection, fqdn: str) -> Device | None:
         row = db.execute(
-            "SELECT fqdn, user, certificate, enrolled_at, removed FROM devices WHERE fqdn = ?",
+            f"SELECT {_DEVICE} FROM devices WHERE fqdn = ?",
             (fqdn,),
         ).fetchone()
         return row and _device(row)
@@ -351,8 +358,9 @@ class SQLiteAccounts:
         return tuple(Revocation(*row) for row in rows)
 
 
-def _device(row: tuple[str, str, bytes, float, int]) -> Device:
-    return Device(row[0], row[1], DeviceCertificate.parse(row[2]), row[3], bool(row[4]))
+def _device(row: tuple[str, str, bytes, float, int, bytes, bytes]) -> Device:
+    certificate = DeviceCertificate.parse(row[2])
+    return Device(row[0], row[1], certificate, row[3], bool(row[4]), row[5], row[6])
 
 
 @implementer(IPlugin, IAccountStoreProvider)

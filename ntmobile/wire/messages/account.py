@@ -63,6 +63,11 @@ def succession_statement(fqdn: str, former: bytes, identity: bytes) -> bytes:
     return b"ntm/1 succession\0" + msgspec.msgpack.encode((fqdn, former, identity))
 
 
+def devices_statement(signed: bytes) -> bytes:
+    """What the device-CA signs over an encoded :class:`DeviceList` (R5)."""
+    return b"ntm/1 devices\0" + signed
+
+
 @declare(
     0x0101,
     "Enrolment Request",
@@ -92,6 +97,10 @@ class EnrolmentRequest(Message, frozen=True):
     proof: Signature
     replace: bool = False
     succession: Annotated[bytes, Meta(max_length=64)] = b""
+
+    def __repr__(self) -> str:
+        """Without the password, so that no log has it (R6)."""
+        return f"EnrolmentRequest({self.device}.{self.user}.{self.domain})"
 
 
 @declare(
@@ -151,6 +160,10 @@ class LoginResponse(Message, frozen=True):
     trusted: Annotated[tuple[Trusted, ...], Meta(max_length=64)] = ()
     cache_key: Annotated[bytes, Meta(max_length=32)] = b""
     version: Counter = 0
+
+    def __repr__(self) -> str:
+        """Without the key, so that no log has it (R6)."""
+        return f"LoginResponse({self.outcome}, {self.detail!r})"
 
 
 @declare(
@@ -329,10 +342,14 @@ class Revoked(msgspec.Struct, frozen=True, array_like=True):
 
 @declare(0x0141, "Revocation Push", sender="AS", receiver="DC", transport="link", protection=_LINK)
 class RevocationPush(Message, frozen=True):
-    """Devices revoked since the last push (R34); the DC's answer acknowledges ``sequence``."""
+    """What was revoked after ``since`` up to ``sequence`` (R34), in the DC's domain.
+
+    A DC that has carried out less than ``since`` asks for the rest with a :class:`ChangesRequest`.
+    """
 
     sequence: Counter
     revoked: Annotated[tuple[Revoked, ...], Meta(max_length=256)]
+    since: Counter = 0
 
 
 @declare(0x0142, "Lease", sender="AS", receiver="DC", transport="link", protection=_LINK)
