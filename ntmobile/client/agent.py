@@ -1,7 +1,7 @@
 """The agent: a node with a virtual network for unmodified programs, under a control socket.
 
-``ntm up`` and ``twistd ntm-client`` run it. It outlives nothing that must outlive it: programs inside
-the virtual network go on while it is restarted.
+``ntm up`` and ``twistd ntm-client`` run it. Programs inside the virtual network go on while it is
+restarted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The agent's control socket: JSON, a line a message, in its private state directory.
 
 A request is ``{"command": NAME, ...}``; any number of ``{"event": ...}`` lines may come, then
-``{"result": ...}`` or ``{"error": TEXT, "kind": CLASS}``. Who may open the socket is who may enter the
-directory: its owner.
+``{"result": ...}`` or ``{"error": TEXT, "kind": CLASS}``. Who may open the socket is who may enter
+the directory: its owner.
 """
 
 from __future__ import annotations
@@ -150,9 +150,7 @@ def converse(state: Path, command: str, timeout: float = 30.0, **parameters: Any
 
 def call(state: Path, command: str, timeout: float = 30.0, **parameters: Any) -> Any:
     """Ask the agent for one result; see :func:`converse`."""
-    result = None
-    for result in converse(state, command, timeout, **parameters):
-        pass
+    *_, result = converse(state, command, timeout, **parameters)
     return result
 
 

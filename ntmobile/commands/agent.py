@@ -1,0 +1,98 @@
+"""``ntm up`` and ``ntm down``: the agent of a state directory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from ntmobile.client.control import call
+from ntmobile.commands.state import state_option
+from ntmobile.errors import NTMobileError, Unreachable
+
+#: The agent's log, in its state directory.
+LOG: Final = "agent.log"
+_TWISTD: Final = "from twisted.scripts.twistd import run; run()"
+
+
+def _command(state: Path, log: str) -> list[str]:
+    """How the agent is run: as twistd runs it."""
+    options = ["--nodaemon", "--pidfile=", f"--logfile={log}", "ntm-client", f"--state={state}"]
+    return [sys.executable, "-c", _TWISTD, *options]
+
+
+@click.command()
+@state_option()
+@click.option("--foreground", is_flag=True, help="Stay, and log to the terminal.")
+@click.option(
+    "--wait", type=float, default=20.0, show_default=True, help="Seconds to wait for the DC."
+)
+def up(state: Path, foreground: bool, wait: float) -> None:
+    """Start the agent: register, and be reachable.
+
+    Without --foreground the agent goes to the background when it is registered; its log is
+    agent.log in the state directory.
+    """
+    if foreground:
+        sys.exit(subprocess.call(_command(state, "-")))
+    try:
+        call(state, "status")
+    except Unreachable:
+        pass
+    else:
+        raise click.ClickException(f"an agent is running already for {state}; see ntm status")
+    with (state / LOG).open("ab") as log:
+        agent = subprocess.Popen(
+            _command(state, str(state / LOG)),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    status = _await(state, agent, wait)
+    click.echo(f"{status['fqdn']} is up: {status['virtual']['ipv6']}, {status['virtual']['ipv4']}")
+    if not status["registered"]:
+        raise click.ClickException(
+            f"not registered yet ({status['problem']}); the agent goes on trying, see ntm status"
+        )
+
+
+def _await(state: Path, agent: subprocess.Popen[bytes], wait: float) -> dict[str, Any]:
+    deadline = time.monotonic() + wait
+    status: dict[str, Any] | None = None
+    while time.monotonic() < deadline and not (status and status["registered"]):
+        if agent.poll() is not None:
+            raise click.ClickException(_last_line(state / LOG))
+        try:
+            status = call(state, "status", timeout=2.0)
+        except NTMobileError:
+            pass
+        time.sleep(0.05)
+    if status is None:
+        raise click.ClickException(f"the agent did not start; see {state / LOG}")
+    return status
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()
+    said = [line for line in lines if line.startswith("ntm-client: ")]
+    return said[-1].removeprefix("ntm-client: ") if said else f"the agent ended; see {log}"
+
+
+@click.command()
+@state_option()
+def down(state: Path) -> None:
+    """Stop the agent, and end its virtual network with the programs' connections in it."""
+    click.echo(call(state, "down"))
+    deadline = time.monotonic() + 10.0
+    while time.monotonic() < deadline:
+        try:
+            call(state, "status", timeout=2.0)
+        except NTMobileError:
+            return
+        time.sleep(0.05)
+    raise click.ClickException("the agent did not end within 10 s; see its log")
