@@ -1,48 +1,80 @@
-"""Which addresses may be named to a correspondent (rule R17).
-
-Public addresses only if the DC itself observed them; private ones only of the ranges that sites
-use; so that a direction can never be made into a list of targets.
-"""
+"""Which addresses of a correspondent a tunnel may send to unasked (R17)."""
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
-from ntmobile.wire.messages.fields import Endpoint, Location
+from ntmobile.machines.constants import CANDIDATES
+from ntmobile.machines.effects import Address
+from ntmobile.wire.messages.fields import Endpoint
 
-#: Ranges that a client may claim as its own local address: RFC 1918, RFC 6598, RFC 4193.
-PRIVATE: Final = tuple(
-    ipaddress.ip_network(text)
-    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+#: RFC 1918, RFC 6598 (carriers) and RFC 4193: addresses that only the own network can be behind.
+PRIVATE: Final = (
+    IPv4Network("10.0.0.0/8"),
+    IPv4Network("172.16.0.0/12"),
+    IPv4Network("192.168.0.0/16"),
+    IPv4Network("100.64.0.0/10"),
+    IPv6Network("fc00::/7"),
 )
-#: At most so many candidates in a direction.
-LIMIT: Final = 4
 
 
-def is_private(endpoint: Endpoint) -> bool:
-    """Whether a client may claim this address without the DC having seen it."""
-    ip = endpoint.ip
-    return any(ip.version == network.version and ip in network for network in PRIVATE)
+def is_private(host: str) -> bool:
+    """Whether a numeric address is of a private range, a carrier's or unique local."""
+    address = ip_address(host)
+    return any(address in network for network in PRIVATE if network.version == address.version)
 
 
-def is_usable(endpoint: Endpoint) -> bool:
-    """Whether a datagram may be sent there at all: never multicast, unspecified or broadcast."""
-    ip = endpoint.ip
-    return not (ip.is_multicast or ip.is_unspecified or ip.is_reserved)
+def is_forbidden(host: str, own: Container[str]) -> bool:
+    """Whether nothing is ever to be sent there, whoever names it.
+
+    Loopback is allowed where this host itself has no other address: everything runs on one machine.
+
+    :param own: hosts of the own addresses.
+    """
+    address = ip_address(host)
+    if address.is_loopback:
+        return host not in own
+    return (
+        address.is_multicast
+        or address.is_unspecified
+        or address.is_link_local
+        or host == "255.255.255.255"
+    )
 
 
-def observed_of(location: Location, family: int) -> Endpoint | None:
-    """The address of this family under which the DC sees the client."""
-    return next((one for one in location.observed if one.family == family), None)
+def directed(
+    endpoints: Iterable[Endpoint], own: Iterable[Address], refused: Container[str] = ()
+) -> list[Address]:
+    """The candidates of a direction: the DC has observed the public ones (R17).
+
+    :param own: own addresses, which are never candidates. :param refused: own gateways.
+    """
+    mine = list(own)
+    hosts = [host for host, _ in mine]
+    result: list[Address] = []
+    for endpoint in endpoints:
+        remote = endpoint.pair()
+        if is_forbidden(remote[0], hosts) or remote in mine or remote[0] in refused:
+            continue
+        if remote not in result:
+            result.append(remote)
+    return result[:CANDIDATES]
 
 
-def private_of(location: Location, family: int) -> list[Endpoint]:
-    """The private addresses of this family that the client claims."""
-    return [one for one in location.local if one.family == family and is_private(one)]
+def offered(
+    endpoints: Iterable[Endpoint],
+    heard: Container[str],
+    own: Iterable[Address],
+    refused: Container[str] = (),
+) -> list[Address]:
+    """The candidates of an offer: nobody observed the public ones, so only those heard from count.
 
-
-def limited(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
-    """The first four usable ones, each once."""
-    return tuple(dict.fromkeys(one for one in endpoints if is_usable(one)))[:LIMIT]
+    :param heard: hosts that authentic datagrams of this session came from.
+    """
+    return [
+        remote
+        for remote in directed(endpoints, own, refused)
+        if is_private(remote[0]) or remote[0] in heard
+    ]

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
+#: No time at all.
+NEVER: Final = float("inf")
+
 # Handshake (R19)
 
 #: Smallest datagram of message 1; the largest message 2 has 97 bytes (R8).
@@ -34,6 +37,9 @@ REKEY_AFTER: Final = 120.0
 REKEY_GRACE: Final = 15.0
 #: Datagrams under one epoch after which the next is made (R20).
 REKEY_DATAGRAMS: Final = 1 << 28
+#: First retransmission of a rekeying request; doubles up to the limit (ours).
+REKEY_RETRY: Final = 0.2
+REKEY_RETRY_LIMIT: Final = 5.0
 #: Age of a session at which certificates are to be shown again (R20).
 SESSION_LIFETIME: Final = 24 * 3600.0
 #: So long before a session's end a fresh direction is asked for (ours).
@@ -51,8 +57,17 @@ REPROBES: Final = 6
 PROBE_RETRY: Final = 0.1
 #: Longest wait between probes (ours).
 PROBE_RETRY_LIMIT: Final = 1.6
+#: Probes of full size until a path counts as narrow (R23; ours).
+WIDE_ATTEMPTS: Final = 3
+#: A path that is narrow is tried again for full size after so long (ours).
+WIDE_INTERVAL: Final = 60.0
+#: A path that failed is not preferred to a working one for so long; doubles up to the limit (ours).
+SHUN: Final = 1.0
+SHUN_LIMIT: Final = 60.0
 #: A path that once worked and failed is tried this often while the tunnel has no other (ours).
 REVIVAL: Final = 5.0
+#: As long as it has another (ours).
+RECOVERY: Final = 30.0
 #: Bytes sent to a nominated address before it proved itself, per byte received from it (R21).
 AMPLIFICATION: Final = 3
 #: Unproven addresses remembered because authentic datagrams came from them (ours).
@@ -88,9 +103,10 @@ HINT_CHECK: Final = 0.5
 #: First retransmission of a bind or an unanswered keep-alive; doubles (as R10).
 BIND_RETRY: Final = 0.1
 BIND_RETRY_LIMIT: Final = 2.0
-#: Missed answers in a row that make a leg lost (R26). A bind has more, for lossy beginnings.
+#: Missed answers in a row after which another relay is wanted: keep-alives of a bound leg (R26),
+#: and binds, whose answers are waited for less long (1.5 s together).
 MISSED_ANSWERS: Final = 3
-BIND_ATTEMPTS: Final = 6
+BIND_ATTEMPTS: Final = 4
 
 # Sizes (R23)
 

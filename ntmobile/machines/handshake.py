@@ -39,6 +39,11 @@ class Parties:
     private_key: bytes = field(repr=False)
     remote_key: bytes = field(repr=False)
 
+    def swapped(self) -> Parties:
+        """The same two in each other's roles."""
+        (first, second), (one, two) = self.names, self.hashes
+        return Parties((second, first), (two, one), self.private_key, self.remote_key)
+
     def prologue(self, purpose: str, identifier: bytes) -> bytes:
         """What both must agree on (R19): version, purpose, identifier, names, certificates."""
         parts = [purpose.encode(), identifier]

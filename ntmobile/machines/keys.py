@@ -98,6 +98,11 @@ class KeyRing:
         self._slots: list[Epoch | None] = [None] * EPOCHS
         self._arrange()
 
+    @property
+    def current_proven(self) -> bool:
+        """Something came under the epoch that is sealed with: the other side has it."""
+        return self.current is not None and self.current.proven
+
     def opening(self, flags: int) -> Epoch | None:
         """The epoch that a header's flags name, if it is open."""
         return self._slots[flags & _EPOCH]
@@ -120,8 +125,8 @@ class KeyRing:
         return True
 
     def expire(self, now: float) -> None:
-        """Close the former epoch when its time is over."""
-        if self.closes is not None and now >= self.closes:
+        """Close the former epoch when its time is over, and the new one has proven itself."""
+        if self.closes is not None and now >= self.closes and self.current_proven:
             self.previous, self.closes = None, None
             self._arrange()
 

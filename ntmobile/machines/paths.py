@@ -1,11 +1,32 @@
-"""Paths of one tunnel, and which of them carries the traffic (R21; design, section 5)."""
+"""Paths of one tunnel, and which of them carries the traffic (R17, R21; design, section 5).
+
+A path is proven by a challenge that comes back on it. The initiator of the session controls: it
+prefers direct to relay, then the shorter round trip. The other side follows what the controlling
+side sends on, unless its own path is broken.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
 
-from attrs import define
+from attrs import define, field
 
+from ntmobile.machines.constants import (
+    AMPLIFICATION,
+    BETTER_RATIO,
+    BETTER_SECONDS,
+    NOMINATIONS,
+    PROBE_RETRY,
+    PROBE_RETRY_LIMIT,
+    PROBES,
+    REPROBES,
+    SETTLE,
+    SHUN,
+    SHUN_LIMIT,
+    WIDE_ATTEMPTS,
+    WIDE_INTERVAL,
+)
 from ntmobile.machines.effects import Address
 
 
@@ -13,9 +34,15 @@ class PathState(Enum):
     """What is known of a path."""
 
     UNKNOWN = "unknown"  #: nothing was sent yet
-    PROBING = "probing"  #: challenges are under way
+    PROBING = "probing"  #: challenges are under way, and it is in doubt until one comes back
     VALID = "valid"  #: a challenge came back
     FAILED = "failed"  #: challenges were not answered
+
+
+@define
+class _Probe:
+    sent: float
+    full: bool
 
 
 @define(eq=False)
@@ -24,18 +51,281 @@ class Path:
 
     :ivar identifier: index of the datagrams sent on it: the direction that gave the path.
     :ivar remote: where they are sent. :ivar relay: name of the RS there, None for a direct path.
+    :ivar limited: nominated by a datagram from there and not proven: at most three times the bytes
+        that came are sent (R21).
+    :ivar granted: probes that may still be sent to it, should it never answer (R17).
     :ivar rtt: smoothed seconds, None before the first answer.
     :ivar wide: a datagram of full size went through (R23).
+    :ivar proven: when a challenge last came back. :ivar suspected: since when that is not enough.
+    :ivar heard: when an authentic datagram last came on it.
+    :ivar failed: when a series last went unanswered. :ivar widened: when full size was last tried.
+    :ivar received: :ivar sent: bytes, counted while it is limited.
+    :ivar failures: times it failed. :ivar shunned: until when it is not preferred for that.
+    :ivar full_due: when the next probe of full size goes out.
+    :ivar due: when the next probe of the running series goes out, or the series ends.
     """
 
     identifier: bytes
     remote: Address
     relay: str | None = None
+    limited: bool = False
+    granted: int = PROBES
     state: PathState = PathState.UNKNOWN
     rtt: float | None = None
     wide: bool = False
+    proven: float | None = None
+    suspected: float = 0.0
+    heard: float | None = None
+    due: float | None = None
+    received: int = 0
+    sent: int = 0
+    failures: int = 0
+    failed: float = float("-inf")
+    shunned: float = 0.0
+    full_due: float | None = None
+    widened: float = float("-inf")
+    _full_left: int = 0
+    _left: int = 0
+    _wait: float = PROBE_RETRY
+    _began: float = 0.0
+    _first: bool = True
+    _probes: dict[bytes, _Probe] = field(factory=dict)
 
     @property
     def kind(self) -> str:
         """``direct`` or ``relay``."""
         return "direct" if self.relay is None else "relay"
+
+    @property
+    def patience(self) -> float:
+        """Seconds in which an answer is expected."""
+        return max(PROBE_RETRY, 2 * (self.rtt or 0.0))
+
+    def affords(self, size: int) -> bool:
+        """Whether so many bytes may be sent here (R21)."""
+        return not self.limited or self.sent + size <= AMPLIFICATION * self.received
+
+    def begin(self, now: float, probes: int | None = None) -> None:
+        """Begin a series of probes at once; at most those granted where nothing ever answered."""
+        self._left = REPROBES if probes is None else probes
+        if self.proven is None and self.relay is None:
+            self._left = min(self._left, self.granted)
+        self._wait, self._began, self._first = self.patience, now, True
+        if self._left:
+            self.due = now
+            if self.state in (PathState.UNKNOWN, PathState.FAILED):
+                self.state = PathState.PROBING
+
+    def suspect(self, now: float) -> None:
+        """What was proven before does not count any more: probe."""
+        self.suspected = now
+        if self.state is PathState.VALID:
+            self.state = PathState.PROBING
+        self.begin(now)
+
+    def widen(self, now: float) -> None:
+        """Find out whether datagrams of full size go through: at once, unless it was just tried."""
+        if not self.wide and now >= self.widened + WIDE_INTERVAL:
+            self.full_due, self._full_left, self.widened = now, WIDE_ATTEMPTS, now
+
+    def narrow(self, now: float) -> None:
+        """A datagram did not fit: split from now on, and see again after a while (R23, R27)."""
+        self.wide, self.full_due, self.widened = False, None, now
+
+    def moved(self, now: float) -> None:
+        """The own network is another: nothing that was known of the path counts any more."""
+        self.wide, self.full_due, self.widened = False, None, float("-inf")
+        self.suspect(now)
+
+    def probed(self, token: bytes, now: float, *, full: bool = False) -> None:
+        """A probe goes out."""
+        self._probes[token] = _Probe(now, full)
+        while len(self._probes) > 2 * REPROBES:
+            del self._probes[next(iter(self._probes))]
+        if full:
+            self._full_left -= 1
+            self.full_due = now + 2 * self.patience
+            return
+        if not self._first and self.state is PathState.VALID:
+            self.state, self.suspected = PathState.PROBING, self._began
+        self._first = False
+        self._left -= 1
+        self.granted -= 1
+        self.due = now + self._wait
+        self._wait = min(2 * self._wait, max(PROBE_RETRY_LIMIT, self.patience))
+
+    def exhausted(self) -> bool:
+        """Whether the running series has no probe left."""
+        return self._left <= 0
+
+    def full_exhausted(self) -> bool:
+        """Whether probes of full size went unanswered; the path then counts as narrow."""
+        if self._full_left > 0:
+            return False
+        self.full_due, self.wide = None, False
+        return True
+
+    def fail(self, now: float) -> None:
+        """The series went unanswered."""
+        self.due, self.failed = None, now
+        if self.state is not PathState.FAILED:
+            self.state = PathState.FAILED
+            self.failures += 1
+            self.shunned = now + min(SHUN * 2 ** min(self.failures - 1, 10), SHUN_LIMIT)
+
+    def echoed(self, token: bytes, now: float) -> bool:
+        """A challenge came back on this very path; ``False`` where it is none of its own."""
+        probe = self._probes.pop(token, None)
+        if probe is None:
+            return False
+        self.sampled(now - probe.sent)
+        self.prove(now)
+        if probe.full:
+            self.wide, self.full_due = True, None
+        return True
+
+    def sampled(self, seconds: float) -> None:
+        """A round trip took so long."""
+        self.rtt = seconds if self.rtt is None else 0.875 * self.rtt + 0.125 * seconds
+
+    def prove(self, now: float) -> None:
+        """It works, both ways."""
+        self.state, self.proven, self.limited = PathState.VALID, now, False
+        self.due, self._left = None, 0
+
+
+def preference(path: Path) -> tuple[bool, float]:
+    """Order of paths: direct first, then the shorter round trip."""
+    return path.relay is not None, path.rtt if path.rtt is not None else float("inf")
+
+
+@define(eq=False)
+class PathSet:
+    """All paths of a tunnel, the active one among them.
+
+    :ivar controlling: this side chooses; the other follows.
+    :ivar active: what carries the traffic. :ivar former: what did before.
+    """
+
+    controlling: bool = False
+    active: Path | None = None
+    former: Path | None = None
+    _switched: float = float("-inf")
+    _nominated: Path | None = None
+    _nominated_at: float = float("-inf")
+    _paths: dict[tuple[bytes, Address], Path] = field(factory=dict)
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(tuple(self._paths.values()))
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def find(self, identifier: bytes, remote: Address) -> Path | None:
+        """The path on which a datagram with this index came from there."""
+        return self._paths.get((identifier, remote))
+
+    def add(self, path: Path) -> Path:
+        """Add a path; where it is known already, the known one is returned."""
+        return self._paths.setdefault((path.identifier, path.remote), path)
+
+    def observe(self, identifier: bytes, remote: Address) -> Path:
+        """An authentic datagram came from an address unknown so far: a path not proven (R21)."""
+        strangers = [p for p in self if p.limited and p is not self.active]
+        for stranger in strangers[: max(0, len(strangers) - NOMINATIONS + 1)]:
+            self.remove(stranger)
+        return self.add(Path(identifier, remote, limited=True))
+
+    def remove(self, path: Path) -> None:
+        """Forget a path."""
+        self._paths.pop((path.identifier, path.remote), None)
+        if self._nominated is path:
+            self._nominated = None
+        if self.former is path:
+            self.former = None
+        if self.active is path:
+            self.active = None
+
+    def readdress(self, path: Path, remote: Address) -> None:
+        """The same path has another address from now on."""
+        self._paths.pop((path.identifier, path.remote), None)
+        path.remote = remote
+        self._paths[path.identifier, remote] = path
+
+    def retire(self, identifier: bytes) -> None:
+        """Forget the paths of a direction."""
+        for path in self:
+            if path.identifier == identifier:
+                self.remove(path)
+
+    def nominate(self, path: Path, now: float) -> bool:
+        """The newest datagram, and no probe, came on ``path``, which is not the active one.
+
+        What is to be proven begins to be probed. ``True`` where this side chose otherwise and
+        should say so again, by sending on the active path.
+        """
+        active = self.active
+        patience = max(SETTLE, 4 * (active.rtt or 0.0) if active is not None else 0.0)
+        if path is self._nominated and now < self._nominated_at + patience:
+            return False
+        if not self.controlling or active is None:
+            if path.state is not PathState.VALID:
+                path.begin(now)
+        elif path is self.former and now < self._switched + patience:
+            return False  # sent before the other side knew
+        elif path is self.former and now < self._switched + 2 * patience:
+            self._nominated, self._nominated_at = path, now
+            return True  # it may not have heard of the choice
+        else:
+            # It moved, or has reason to think that the active path is broken: the first to answer
+            # is right, and if both do, preference decides again.
+            if active.state is PathState.VALID:
+                active.suspect(now)
+            path.begin(now)
+        self._nominated, self._nominated_at = path, now
+        return False
+
+    def choose(self, now: float) -> str | None:
+        """Make the right path the active one; the reason if that is a change, else None."""
+        active = self.active
+        valid = [path for path in self if path.state is PathState.VALID]
+        best = min(valid, key=preference, default=None)
+        if best is None or best is active:
+            return None
+        if active is None:
+            return self._switch(best, now, "the first that works")
+        if active.state is PathState.FAILED:
+            return self._switch(best, now, "the former failed")
+        if active.state is not PathState.VALID:
+            proven = [p for p in valid if p.proven is not None and p.proven >= active.suspected]
+            best = min(proven, key=preference, default=None)
+            if best is not None:
+                return self._switch(best, now, "it works, the former is in doubt")
+            return None
+        if self.controlling:
+            return (
+                self._switch(best, now, "it is better") if self._better(best, active, now) else None
+            )
+        nominated = self._nominated
+        if nominated in valid and nominated is not None and nominated is not active:
+            return self._switch(nominated, now, "the correspondent uses it")
+        return None
+
+    def _better(self, path: Path, active: Path, now: float) -> bool:
+        if now < path.shunned:
+            return False
+        if (path.relay is None) != (active.relay is None):
+            return path.relay is None
+        if path.rtt is None or active.rtt is None:
+            return False
+        return path.rtt < BETTER_RATIO * active.rtt and path.rtt < active.rtt - BETTER_SECONDS
+
+    def _switch(self, path: Path, now: float, reason: str) -> str:
+        self.former, self.active, self._switched = self.active, path, now
+        self._nominated = None
+        return reason
+
+    def begin_on(self, path: Path, now: float) -> None:
+        """Begin a session on this path."""
+        self.former, self.active, self._switched = None, path, now
+        self._nominated = None

@@ -1,0 +1,106 @@
+"""Probes of a tunnel's paths: challenges, their echoes, and when which path is probed (R17, R21).
+
+Challenges are padded so that no answer is larger, or to the size of a whole inner packet, which
+proves that such packets need not be split (R23). An answer may be a challenge itself, so that both
+sides have proven the path after one and a half round trips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from msgspec.structs import replace
+
+from ntmobile.machines.constants import INNER_MTU, RECOVERY, REVIVAL
+from ntmobile.machines.paths import Path, PathSet, PathState
+from ntmobile.wire.codec import encode
+from ntmobile.wire.headers import HEADER_SIZE, TAG_SIZE
+from ntmobile.wire.messages.fields import Endpoint
+from ntmobile.wire.messages.tunnel import PathChallenge, PathResponse
+
+#: Encoded size of a small challenge; the largest response has 37 bytes.
+SMALL: Final = 48
+_TOKEN: Final = 8
+_SEALED: Final = HEADER_SIZE + TAG_SIZE
+
+
+def padded(challenge: PathChallenge, size: int) -> PathChallenge:
+    """The same challenge, so padded that its encoding has ``size`` bytes."""
+    missing = size - len(encode(challenge))
+    if missing > 255:
+        missing -= 1  # MessagePack's length has one byte more then
+    return replace(challenge, padding=bytes(max(0, missing)))
+
+
+class Probing:
+    """Runs the probes of a set of paths.
+
+    :param keepalive: seconds after which a path that works is probed again.
+    """
+
+    def __init__(self, paths: PathSet, random: Callable[[int], bytes], keepalive: float) -> None:
+        self._paths = paths
+        self._random = random
+        self._keepalive = keepalive
+
+    def due(self, now: float) -> list[tuple[Path, PathChallenge]]:
+        """The challenges to be sent now. Paths whose series is over fail."""
+        result: list[tuple[Path, PathChallenge]] = []
+        for path in self._paths:
+            self._refresh(path, now)
+            if path.due is not None and now >= path.due:
+                if path.exhausted() or not path.affords(SMALL + _SEALED):
+                    path.fail(now)
+                    if path.limited and path is not self._paths.active:
+                        self._paths.remove(path)
+                else:
+                    result.append((path, self.challenge(path, now)))
+            full = path.full_due is not None and now >= path.full_due
+            if full and not path.full_exhausted():
+                result.append((path, self.challenge(path, now, full=True)))
+        return result
+
+    def challenge(
+        self, path: Path, now: float, *, answer: bytes = b"", full: bool = False
+    ) -> PathChallenge:
+        """A challenge for this path, which must go out now."""
+        token = self._random(_TOKEN)
+        path.probed(token, now, full=full)
+        return padded(PathChallenge(token, answer), INNER_MTU if full else SMALL)
+
+    def answer(self, path: Path, token: bytes, now: float) -> PathChallenge | PathResponse:
+        """What to answer to a challenge that came on this path; never more than it."""
+        ours = path.due is not None or path.state is not PathState.VALID
+        if ours and (path.proven is not None or path.granted > 0):
+            return self.challenge(path, now, answer=token)
+        observed = Endpoint.of(path.remote) if path.relay is None else None
+        return PathResponse(token, observed)
+
+    def _refresh(self, path: Path, now: float) -> None:
+        """Begin a series where one is due: to know standby paths, to win back lost ones."""
+        due = self._refreshed(path)
+        if due is not None and now >= due:
+            path.begin(now, 3 if path.state is PathState.VALID else 1)
+
+    def _refreshed(self, path: Path) -> float | None:
+        active = self._paths.active
+        if path.due is not None:
+            return None
+        if path is active and path.state is not PathState.FAILED:
+            return None  # the tunnel's own keep-alive looks after it
+        if path.state is PathState.VALID and path.proven is not None:
+            return path.proven + self._keepalive
+        if path.state is PathState.FAILED and (path.proven is not None or path.relay is not None):
+            lost = active is None or active.state is not PathState.VALID
+            return path.failed + (REVIVAL if lost else RECOVERY)
+        return None
+
+    def next_timer(self) -> float | None:
+        """When :meth:`due` has something."""
+        result: float | None = None
+        for path in self._paths:
+            for due in (path.due, path.full_due, self._refreshed(path)):
+                if due is not None and (result is None or due < result):
+                    result = due
+        return result

@@ -1,0 +1,67 @@
+"""A tunnel's session: the keys that one handshake gave, and those that followed from it."""
+
+from __future__ import annotations
+
+from attrs import define
+
+from ntmobile.machines.constants import SESSION_LIFETIME
+from ntmobile.machines.handshake import Parties
+from ntmobile.machines.keys import Epoch, KeyRing
+from ntmobile.machines.noise import Secrets
+
+
+@define(eq=False)
+class Session:
+    """Keys of the pair.
+
+    :ivar direction: whose handshake made it. :ivar requester: FQDN that asked for that direction.
+    :ivar initiator: this side began it, controls the paths and the rekeying.
+    :ivar born: when. :ivar expires: when certificates are to be shown again (R20).
+    :ivar crossed: another handshake of the pair was under way when this one began (R15).
+    :ivar heard: when an authentic datagram last came under it; None before the first.
+    """
+
+    direction: bytes
+    requester: str
+    initiator: bool
+    parties: Parties
+    ring: KeyRing
+    born: float
+    expires: float
+    crossed: bool = False
+    heard: float | None = None
+
+    @classmethod
+    def begin(
+        cls,
+        direction: bytes,
+        requester: str,
+        parties: Parties,
+        secrets: Secrets,
+        now: float,
+        *,
+        initiator: bool,
+        crossed: bool = False,
+        expires: float | None = None,
+    ) -> Session:
+        """From the keys of a finished handshake.
+
+        :param expires: when the first of the two certificates does, where that is known.
+        """
+        limit = now + SESSION_LIFETIME
+        ring = KeyRing(Epoch(0, secrets, now), initiator=initiator)
+        end = limit if expires is None else min(limit, expires)
+        return cls(direction, requester, initiator, parties, ring, now, end, crossed)
+
+    def precedes(self, other: Session) -> bool:
+        """Whether this one wins over another that it crossed (R15): lower FQDN, then identifier."""
+        return (self.requester, self.direction) < (other.requester, other.direction)
+
+    def open(self, datagram: bytes, counter: int, now: float) -> tuple[Epoch, bytes] | None:
+        """The epoch and plaintext of an authentic, new TUNNEL_DATA datagram."""
+        epoch = self.ring.opening(datagram[1])
+        plaintext = None if epoch is None else epoch.open(datagram, counter)
+        if epoch is None or plaintext is None:
+            return None
+        self.heard = now
+        return epoch, plaintext
