@@ -4,6 +4,8 @@ The default on Linux. In a client's configuration::
 
     [attachment]
     plugin = "netns"
+    # Which networks go there; these are the default.
+    routes = ["fd00::/8", "198.18.0.0/15"]
 
 The namespace and the programs in it outlive the agent; the next agent of the same state directory
 goes on with them. See :mod:`ntmobile.plugins.netns`.
@@ -13,9 +15,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -25,121 +27,68 @@ from zope.interface import implementer
 
 from ntmobile.errors import NotRegistered, NTMobileError
 from ntmobile.interfaces import (
-    AttachmentTraffic,
     IAttachment,
     IAttachmentFactory,
     IAttachmentProvider,
     VirtualAddresses,
 )
+from ntmobile.plugins.attach_interface import InterfaceAttachment, Lost, Receive
 from ntmobile.plugins.attach_options import parse_routes, reject_unknown
-from ntmobile.plugins.netns.channel import Channel
+from ntmobile.plugins.netns.channel import Channel, ChannelLost, Message
 from ntmobile.plugins.netns.spawn import start
 from ntmobile.plugins.tun_device import TunDevice
 
+_ENDED: Final = (
+    "the process that keeps the virtual network has ended, and programs inside have lost their "
+    "network; run ntm down and ntm up, and start them again"
+)
 
-@implementer(IAttachment, IReadDescriptor)
-class NetnsAttachment:
-    """A conversation with the process in the namespace, and its TUN device."""
 
-    def __init__(
-        self,
-        reactor: IReactorFDSet,
-        channel: Channel,
-        routes: tuple[str, ...],
-        addresses: VirtualAddresses,
-        receive: Callable[[bytes], None],
-        lost: Callable[[NTMobileError], None],
-    ) -> None:
+@implementer(IReadDescriptor)
+class Keeper:
+    """The process in the namespace, as an agent sees it.
+
+    :param lost: called once if it ends by itself.
+    """
+
+    def __init__(self, reactor: IReactorFDSet, channel: Channel, lost: Lost) -> None:
         self._reactor = reactor
         self._channel = channel
-        self._routes = list(dict.fromkeys([addresses.ipv4_pool, *routes]))
-        self._addresses = addresses
         self._lost = lost
-        _, [descriptor] = channel.request("attach")
-        self._device = TunDevice(reactor, descriptor, receive, self._fail)
-        try:
-            self._configure()
-        except BaseException:
-            self._device.close()
-            raise
         reactor.addReader(self)
 
-    @property
-    def traffic(self) -> AttachmentTraffic:
-        """See :class:`~ntmobile.interfaces.IAttachment`."""
-        return self._device.traffic
+    def ask(self, operation: str, **arguments: Any) -> tuple[Message, list[int]]:
+        """See :meth:`~ntmobile.plugins.netns.channel.Channel.request`."""
+        if self._channel.fileno() < 0:
+            raise ChannelLost("the virtual network is closed")
+        try:
+            return self._channel.request(operation, **arguments)
+        except ChannelLost:
+            self._fail()
+            raise
 
-    def send(self, packet: bytes) -> None:
-        """See :class:`~ntmobile.interfaces.IAttachment`."""
-        self._device.send(packet)
-
-    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        """See :class:`~ntmobile.interfaces.IAttachment`."""
-        _, [descriptor] = self._channel.request(
-            "socket", family=int(family), type=int(kind), protocol=int(protocol)
-        )
-        made = socket.socket(fileno=descriptor)
-        made.setblocking(False)
-        return made
-
-    def readdress(self, addresses: VirtualAddresses) -> None:
-        """See :class:`~ntmobile.interfaces.IAttachment`."""
-        self._addresses = addresses
-        self._configure()
-
-    def add_route(self, network: str) -> None:
-        """See :class:`~ntmobile.interfaces.IAttachment`."""
-        if network not in self._routes:
-            self._routes.append(network)
-            self._configure()
-
-    def remove_route(self, network: str) -> None:
-        """See :class:`~ntmobile.interfaces.IAttachment`."""
-        if network in self._routes:
-            self._routes.remove(network)
-            self._configure()
+    def configure(self, addresses: list[str], routes: list[str], mtu: int) -> None:
+        """Set the interface inside."""
+        self.ask("configure", addresses=addresses, routes=routes, mtu=mtu)
 
     def close(self) -> None:
-        """See :class:`~ntmobile.interfaces.IAttachment`: the namespace and programs stay."""
-        self._device.close()
+        """Leave it alone; may be repeated."""
         if self._channel.fileno() >= 0:
             self._reactor.removeReader(self)
             self._channel.close()
 
-    def shutdown(self) -> None:
-        """See :class:`~ntmobile.interfaces.IAttachment`: ends the process in the namespace."""
-        try:
-            self._channel.request("shutdown")
-        finally:
-            self.close()
-
-    def _configure(self) -> None:
-        addresses = self._addresses
-        self._channel.request(
-            "configure",
-            addresses=[f"{addresses.ipv6}/{addresses.ipv6_prefix}", f"{addresses.ipv4}/32"],
-            routes=self._routes,
-            mtu=addresses.mtu,
-        )
-
-    def _fail(self, problem: NTMobileError) -> None:
+    def _fail(self) -> None:
         self.close()
-        self._lost(problem)
-
-    # The channel is silent between requests: readable means that the other end has gone.
+        self._lost(NTMobileError(_ENDED))
 
     def doRead(self) -> None:
-        """See ``IReadDescriptor``."""
-        self._fail(
-            NTMobileError(
-                "the process that keeps the virtual network has ended; programs inside have lost "
-                "their network: start them again after ntm down and ntm up"
-            )
-        )
+        """See ``IReadDescriptor``: it is silent between requests, so this is its end."""
+        self._fail()
 
     def connectionLost(self, reason: Failure) -> None:
-        """See ``IReadDescriptor``: the reactor ends."""
-        self.close()
+        """See ``IReadDescriptor``: the reactor ends, or the descriptor is broken."""
+        if self._channel.fileno() >= 0:
+            self._fail()
 
     def fileno(self) -> int:
         """See ``IFileDescriptor``."""
@@ -148,6 +97,64 @@ class NetnsAttachment:
     def logPrefix(self) -> str:
         """See ``ILoggingContext``."""
         return "netns"
+
+
+@implementer(IAttachment)
+class NetnsAttachment(InterfaceAttachment):
+    """The virtual network in the namespace, while an agent has it."""
+
+    def __init__(
+        self,
+        reactor: IReactorFDSet,
+        channel: Channel,
+        addresses: VirtualAddresses,
+        routes: tuple[str, ...],
+        receive: Receive,
+        lost: Lost,
+    ) -> None:
+        self._lost: Lost | None = lost
+        self._keeper = Keeper(reactor, channel, self._fail)
+        try:
+            _, [descriptor] = self._keeper.ask("attach")
+            device = TunDevice(reactor, descriptor, receive, self._fail)
+            try:
+                super().__init__(device, self._keeper.configure, addresses, routes)
+            except BaseException:
+                device.close()
+                raise
+        except BaseException:
+            self._lost = None
+            self._keeper.close()
+            raise
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """See :class:`~ntmobile.interfaces.IAttachment`."""
+        _, [descriptor] = self._keeper.ask(
+            "socket", family=int(family), type=int(kind), protocol=int(protocol)
+        )
+        made = socket.socket(fileno=descriptor)
+        made.setblocking(False)
+        return made
+
+    def close(self) -> None:
+        """See :class:`~ntmobile.interfaces.IAttachment`: the namespace and programs stay."""
+        self._lost = None
+        self._device.close()
+        self._keeper.close()
+
+    def shutdown(self) -> None:
+        """See :class:`~ntmobile.interfaces.IAttachment`: ends the process in the namespace."""
+        self._lost = None
+        try:
+            self._keeper.ask("shutdown")
+        finally:
+            self.close()
+
+    def _fail(self, problem: NTMobileError) -> None:
+        lost = self._lost
+        if lost is not None:
+            self.close()
+            lost(problem)
 
 
 @implementer(IAttachmentFactory)
@@ -159,11 +166,7 @@ class NetnsAttachmentFactory:
         self._routes = routes
 
     def open(
-        self,
-        addresses: VirtualAddresses,
-        state: Path,
-        receive: Callable[[bytes], None],
-        lost: Callable[[NTMobileError], None],
+        self, addresses: VirtualAddresses, state: Path, receive: Receive, lost: Lost
     ) -> Deferred[IAttachment]:
         """See :class:`~ntmobile.interfaces.IAttachmentFactory`."""
 
@@ -174,13 +177,9 @@ class NetnsAttachmentFactory:
             except NotRegistered:
                 await start(self._reactor, state)
                 channel = Channel.connect(state)
-            try:
-                return NetnsAttachment(
-                    IReactorFDSet(self._reactor), channel, self._routes, addresses, receive, lost
-                )
-            except BaseException:
-                channel.close()
-                raise
+            return NetnsAttachment(
+                IReactorFDSet(self._reactor), channel, addresses, self._routes, receive, lost
+            )
 
         return Deferred.fromCoroutine(opened())
 
@@ -191,7 +190,7 @@ class NetnsProvider:
 
     name = "netns"
 
-    def configure(self, section: Mapping[str, object], reactor: object) -> IAttachmentFactory:
+    def configure(self, section: Mapping[str, object], reactor: object) -> NetnsAttachmentFactory:
         """See :class:`~ntmobile.interfaces.IAttachmentProvider`."""
         reject_unknown(section, ("routes",))
         return NetnsAttachmentFactory(reactor, parse_routes(section))

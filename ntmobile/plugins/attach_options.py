@@ -29,11 +29,11 @@ def parse_routes(values: Mapping[str, object]) -> tuple[str, ...]:
 
     :raises ConfigurationError: no list of networks such as ``"fd00::/8"``.
     """
-    routes = values.get("routes", list(DEFAULT_ROUTES))
     problem = ConfigurationError('attachment.routes is no list of networks such as "fd00::/8"')
-    if not isinstance(routes, list):
+    routes = values.get("routes", list(DEFAULT_ROUTES))
+    if not isinstance(routes, list) or not all(isinstance(route, str) for route in routes):
         raise problem
     try:
-        return tuple(str(ip_network(route)) for route in routes if isinstance(route, str) or [][0])
-    except (ValueError, IndexError):
+        return tuple(str(ip_network(route)) for route in routes)
+    except ValueError:
         raise problem from None

@@ -75,6 +75,9 @@ class TunDevice:
                 if problem.errno != errno.EIO:  # which means: down for now
                     self.connectionLost(Failure(problem))
                 return
+            if not packet:
+                self.connectionLost(Failure(EOFError("end of file")))
+                return
             self.traffic.from_applications += 1
             try:
                 self._receive(packet)

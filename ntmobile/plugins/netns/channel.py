@@ -63,6 +63,10 @@ def receive(connection: socket.socket) -> tuple[Message, list[int]] | None:
     return message, descriptors
 
 
+class ChannelLost(NTMobileError):
+    """The process that keeps the virtual network has ended, or does not answer any more."""
+
+
 class Channel:
     """The side of those who ask: each request waits for its answer (about one millisecond).
 
@@ -98,15 +102,16 @@ class Channel:
     def request(self, operation: str, **arguments: Any) -> tuple[Message, list[int]]:
         """Ask for something; gives the answer and the descriptors with it, now the caller's.
 
-        :raises NTMobileError: it could not be done, or the helper has ended or does not answer.
+        :raises ChannelLost: the helper has ended, or does not answer; this is of no more use.
+        :raises NTMobileError: it could not be done.
         """
         try:
             send(self._connection, {"op": operation, "version": VERSION, **arguments})
             answer = receive(self._connection)
         except (OSError, ValueError) as problem:
-            raise NTMobileError(f"the process of the virtual network: {problem}") from problem
+            raise ChannelLost(f"the process of the virtual network is lost: {problem}") from problem
         if answer is None:
-            raise NTMobileError("the process that keeps the virtual network has ended")
+            raise ChannelLost("the process that keeps the virtual network has ended")
         message, descriptors = answer
         if "error" in message:
             raise NTMobileError(str(message["error"]))
@@ -119,3 +124,18 @@ class Channel:
     def close(self) -> None:
         """End the conversation; the helper stays."""
         self._connection.close()
+
+
+def end(state: Path) -> bool:
+    """End the virtual network of a state directory, with or without an agent; False if none was."""
+    try:
+        channel = Channel.connect(state)
+    except NotRegistered:
+        return False
+    try:
+        channel.request("shutdown")
+    except ChannelLost:
+        return False
+    finally:
+        channel.close()
+    return True

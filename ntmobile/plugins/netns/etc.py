@@ -16,17 +16,27 @@ from pathlib import Path
 from typing import Final
 
 from ntmobile.plugins import linux
+from ntmobile.plugins.netns.mirror import mirror
 
 #: Where programs inside ask for names.
 RESOLVER: Final = "127.0.0.53"
 
 RESOLV_CONF: Final = f"nameserver {RESOLVER}\n"
 
-#: Sockets by which the C library would ask the real system for names.
+#: Directories of sockets by which the C library would ask the real system for names.
 HIDDEN: Final = ("/run/nscd", "/var/run/nscd", "/run/systemd/resolve")
+
+#: What ssh includes; see :mod:`~ntmobile.plugins.netns.mirror`. By directory of ``/etc``.
+COPIED: Final = {
+    "ssh": ("ssh_config.d/*",),
+    "crypto-policies": ("back-ends/openssh.config",),
+}
 
 _HOST: Final = ".host"
 _FLAGS: Final = linux.MS_NOSUID | linux.MS_NODEV
+
+#: What an entry is: file type, device, inode.
+_Identity = tuple[int, int, int]
 
 
 def nsswitch(real: str) -> str:
@@ -39,17 +49,20 @@ class NameServices:
     """The view of ``/etc`` in the mount namespace of this process.
 
     :param etc: another directory than ``/etc``, for tests.
+    :param hidden: directories to cover.
     """
 
     def __init__(self, etc: Path = Path("/etc"), hidden: Iterable[str] = HIDDEN) -> None:
         self._etc = etc
         self._host = etc / _HOST
         self._hidden = tuple(hidden)
-        self._written: dict[str, Callable[[Path], str]] = {
-            "resolv.conf": lambda _: RESOLV_CONF,
-            "nsswitch.conf": lambda path: nsswitch(_text(path)),
+        self._written: dict[str, Callable[[], str]] = {
+            "resolv.conf": lambda: RESOLV_CONF,
+            "nsswitch.conf": lambda: nsswitch(_text(self._host / "nsswitch.conf")),
         }
-        self._shown: dict[str, tuple[int, int, int]] = {}
+        self._shown: dict[str, _Identity] = {}
+        self._device = -1
+        self._root_is_nobody = False
 
     def build(self, stage: Path) -> None:
         """Mount it; once in a mount namespace.
@@ -57,73 +70,90 @@ class NameServices:
         :param stage: an existing directory, of which nothing is changed in the end. What is bound
             with all that is mounted below would bring our tmpfs along, were it there already.
         """
+        self._root_is_nobody = os.geteuid() != 0 and os.stat(self._etc).st_uid != 0
         linux.mount("ntm-etc", str(stage), "tmpfs", _FLAGS, "mode=0755,size=16m")
+        self._device = os.stat(stage).st_dev
         (stage / _HOST).mkdir()
-        bind(str(self._etc), str(stage / _HOST))
+        _bind(str(self._etc), str(stage / _HOST))
         linux.mount(str(stage), str(self._etc), "none", linux.MS_MOVE)
         self.refresh()
 
     def refresh(self) -> None:
-        """Show entries that are new or have become another, and hide caches that are new."""
+        """Show entries that are new or have become another, and hide caches that are new.
+
+        :raises OSError: what is at ``/etc`` is not ours, so nothing may be changed there.
+        """
+        if os.stat(self._etc).st_dev != self._device:
+            raise OSError(f"{self._etc} is not the one made for the virtual network")
         present = {entry.name: entry for entry in os.scandir(self._host)}
         for name in [name for name in self._shown if name not in present]:
             self._remove(name)
-        for name in self._written:
-            self._write(name)
         for name, entry in present.items():
-            if name in self._written or name == _HOST:
-                continue
-            found = entry.stat(follow_symlinks=False)
-            identity = (stat.S_IFMT(found.st_mode), found.st_dev, found.st_ino)
-            shown = self._shown.get(name)
-            if shown is None or (shown != identity and not _both_files(shown, identity)):
-                self._remove(name)
+            if name != _HOST and name not in self._written:
                 self._show(entry)
-                self._shown[name] = identity
+        for name, text in self._written.items():
+            self._write(name, text())
         for directory in self._hidden:
             _hide(directory)
 
     def _show(self, entry: os.DirEntry[str]) -> None:
+        identity = _identify(entry)
         at = self._etc / entry.name
-        if entry.is_symlink():
-            at.symlink_to(os.readlink(entry.path))
-        elif entry.is_dir():
-            at.mkdir()
-            bind(entry.path, str(at))
-        else:
-            at.symlink_to(os.path.join(_HOST, entry.name))
+        if self._shown.get(entry.name) != identity:
+            self._remove(entry.name)
+            if entry.is_symlink():
+                at.symlink_to(os.readlink(entry.path))
+            elif not entry.is_dir():
+                at.symlink_to(os.path.join(_HOST, entry.name))
+            else:
+                at.mkdir()
+                if not self._is_mirrored(entry.name):
+                    _bind(entry.path, str(at))
+            self._shown[entry.name] = identity
+        if stat.S_ISDIR(identity[0]) and self._is_mirrored(entry.name):
+            mirror(self._host / entry.name, at, COPIED[entry.name])
+
+    def _is_mirrored(self, name: str) -> bool:
+        return self._root_is_nobody and name in COPIED
 
     def _remove(self, name: str) -> None:
-        if self._shown.pop(name, None) is None:
+        identity = self._shown.get(name)
+        if identity is None:
             return
         at = self._etc / name
-        if at.is_symlink():
+        if not stat.S_ISDIR(identity[0]):
             at.unlink()
+        elif self._is_mirrored(name):
+            return
         else:
             linux.unmount(str(at))
             at.rmdir()
+        del self._shown[name]
 
-    def _write(self, name: str) -> None:
-        text = self._written[name](self._host / name)
+    def _write(self, name: str, text: str) -> None:
         at = self._etc / name
-        if not at.exists() or at.read_text(encoding="utf-8", errors="replace") != text:
-            at.write_text(text, encoding="utf-8", errors="replace")
+        if not at.exists() or _text(at) != text:
+            at.write_text(text, encoding="utf-8", errors="surrogateescape")
             at.chmod(0o644)
 
 
-def bind(source: str, target: str) -> None:
+def _identify(entry: os.DirEntry[str]) -> _Identity:
+    """Give what must be shown anew when it differs; a link is right for any file of the name."""
+    found = entry.stat(follow_symlinks=False)
+    kind = stat.S_IFMT(found.st_mode)
+    if kind == stat.S_IFREG:
+        return (kind, 0, 0)
+    return (kind, found.st_dev, found.st_ino)
+
+
+def _bind(source: str, target: str) -> None:
     """Show ``source`` with all that is mounted below it at ``target`` too."""
     linux.mount(source, target, "none", linux.MS_BIND | linux.MS_REC)
 
 
-def _both_files(one: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
-    """A link to a file stays right when another file takes the name."""
-    return stat.S_ISREG(one[0]) and stat.S_ISREG(other[0])
-
-
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return ""
 

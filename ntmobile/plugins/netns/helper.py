@@ -1,101 +1,107 @@
 """The process kept in the namespace: ``python -m ntmobile.plugins.netns.helper STATE``.
 
-It prints one line of JSON, ``{}`` or ``{"error": TEXT}``, and on success goes on in the background:
-it makes sockets inside, sets addresses and routes, and hands over the TUN device and namespaces,
-for the account it runs as. It has one thread and no reactor, and holds all capabilities in its own
-namespaces and none outside. It ends when asked to (``shutdown``), and when its socket has vanished.
+It prints one line of JSON, ``{}``, ``{"refused": TEXT}`` or ``{"error": TEXT}``, and on success
+goes on in the background, in a session of its own. It serves the account it runs as, through the
+socket in the state directory; it has one thread and no reactor, and holds all capabilities in its
+own namespaces and none outside. It ends when asked to (``shutdown``), at SIGTERM, and some time
+after its socket has been removed, because then nobody can reach it any more.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
 import socket
 import struct
 import sys
-import tempfile
-from collections.abc import Callable
-from json import dumps
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from ntmobile.plugins import linux
-from ntmobile.plugins.netns import channel, namespaces
+from ntmobile.plugins.netns import channel
 from ntmobile.plugins.netns.channel import Message
-from ntmobile.plugins.netns.etc import NameServices
-from ntmobile.plugins.netns.permission import explain
-from ntmobile.plugins.rtnetlink import RouteSocket
-from ntmobile.plugins.tun_interface import TunInterface
+from ntmobile.plugins.netns.inside import Answer, Refused, VirtualNetwork
 
-#: The interface programs see inside.
-INTERFACE: Final = "ntm0"
+#: Its standard error in the state directory.
+LOG: Final = "netns.log"
+
 #: Seconds between two looks at whether the socket is still there.
-CHECK: Final = 10.0
-
-_LOOPBACK: Final = 1  # its index in every network namespace
-_PEER: Final = struct.Struct("=iII")  # struct ucred
-
-Answer = tuple[Message, tuple[int, ...]]
+CHECK: Final = 5.0
+_PEER: Final = struct.Struct("=iII")  # struct ucred: process, user, group
 
 
-class Refused(Exception):
-    """The system forbids the virtual network; the text is the line for the user."""
+class Service:
+    """The socket, and the conversations over it."""
 
-
-class Helper:
-    """Answers requests about the namespaces of this process."""
-
-    def __init__(self, state: Path) -> None:
-        self.tun, self._names = _set_up(state)
-        self._interface = TunInterface(INTERFACE)
+    def __init__(self, path: Path, network: VirtualNetwork, check: float = CHECK) -> None:
+        """Open the socket; one that a dead helper left is replaced."""
+        self._check = check
+        self._path = path
+        self._network = network
+        self._connections: dict[int, socket.socket] = {}
         self._agent: socket.socket | None = None
-        self.ended = False
-        self._operations: dict[str, Callable[[socket.socket, Message], Answer]] = {
-            "attach": self._attach,
-            "configure": self._configure,
-            "socket": self._socket,
-            "enter": self._enter,
-            "shutdown": self._shutdown,
-        }
+        self._ended = False
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        with channel.short_path(path) as short:
+            self._listener.bind(short)
+        self._identity = os.stat(path)
+        self._listener.listen(16)
+        self._listener.setblocking(False)
 
-    def handle(self, connection: socket.socket, request: Message) -> Answer:
-        """Do what is asked; give the answer and the descriptors that go with it."""
-        if request.get("version") != channel.VERSION:
-            return {"error": "the virtual network is of another version; run: ntm down"}, ()
-        operation = self._operations.get(str(request.get("op")))
-        if operation is None:
-            return {"error": f"the virtual network cannot {request.get('op')!r}"}, ()
+    def run(self) -> None:
+        """Answer until the end."""
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        while not self._ended:
+            ready = poll.poll(self._check * 1000)
+            if not ready and self._agent is None and not self._reachable():
+                return
+            for descriptor, _ in ready:
+                if descriptor == self._listener.fileno():
+                    accepted = self._accept()
+                    if accepted is not None:
+                        poll.register(accepted, select.POLLIN)
+                elif not self._converse(self._connections[descriptor]):
+                    poll.unregister(descriptor)
+                    self._forget(descriptor)
+
+    def end(self) -> None:
+        """Take no more requests; the next helper may have the place."""
+        self._ended = True
+        if self._reachable():
+            self._path.unlink()
+        self._listener.close()
+
+    def _reachable(self) -> bool:
         try:
-            return operation(connection, request)
-        except (OSError, ValueError, KeyError, TypeError) as problem:
-            return {"error": f"the virtual network could not {request['op']}: {problem!r}"}, ()
+            return os.path.samestat(os.stat(self._path), self._identity)
+        except OSError:
+            return False
 
-    def _attach(self, connection: socket.socket, request: Message) -> Answer:
-        """Give the TUN device to an agent; only one may read it."""
-        if self._agent is not None:
-            return {"error": "another agent has this virtual network; end it first: ntm down"}, ()
-        self._agent = connection
-        return {}, (self.tun,)
+    def _accept(self) -> socket.socket | None:
+        try:
+            accepted, _ = self._listener.accept()
+        except OSError:
+            return None
+        peer = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        if _PEER.unpack(peer)[1] != os.geteuid():
+            accepted.close()
+            return None
+        accepted.settimeout(channel.TIMEOUT)
+        self._connections[accepted.fileno()] = accepted
+        return accepted
 
-    def _configure(self, connection: socket.socket, request: Message) -> Answer:
-        self._interface.configure(request["addresses"], request["routes"], request["mtu"])
-        return {}, ()
+    def _forget(self, descriptor: int) -> None:
+        connection = self._connections.pop(descriptor)
+        if connection is self._agent:
+            self._agent = None
+        connection.close()
 
-    def _socket(self, connection: socket.socket, request: Message) -> Answer:
-        made = socket.socket(request["family"], request["type"], request["protocol"])
-        return {}, (made.detach(),)
-
-    def _enter(self, connection: socket.socket, request: Message) -> Answer:
-        self._names.refresh()
-        return {}, namespaces.open_own()
-
-    def _shutdown(self, connection: socket.socket, request: Message) -> Answer:
-        self.ended = True
-        return {}, ()
-
-    def answer(self, connection: socket.socket) -> bool:
+    def _converse(self, connection: socket.socket) -> bool:
         """Read and answer one request; False when the conversation has ended."""
         try:
             received = channel.receive(connection)
@@ -104,124 +110,55 @@ class Helper:
             request, strays = received
             for descriptor in strays:
                 os.close(descriptor)
-            message, descriptors = self.handle(connection, request)
+            message, descriptors = self._answer(connection, request)
             try:
                 channel.send(connection, message, descriptors)
             finally:
                 for descriptor in descriptors:
-                    if descriptor != self.tun:
-                        os.close(descriptor)
+                    os.close(descriptor)
         except (OSError, ValueError):
             return False
         return True
 
-    def forget(self, connection: socket.socket) -> None:
-        """A conversation has ended: an agent may come again."""
-        if connection is self._agent:
-            self._agent = None
-
-    @property
-    def attached(self) -> bool:
-        """Whether an agent is there."""
-        return self._agent is not None
-
-
-def _set_up(state: Path) -> tuple[int, NameServices]:
-    """Make the namespaces, the TUN device and the view of ``/etc``; give device and view."""
-    step = "a user and network namespace"
-    names = NameServices()
-    try:
-        namespaces.isolate()
-        step = "a TUN device in a network namespace"
-        tun = linux.open_tun(INTERFACE)
-        step = "the loopback interface of a network namespace"
-        with RouteSocket() as kernel:
-            kernel.set_up(_LOOPBACK)
-        step = "an /etc of its own in a mount namespace"
-        stage = tempfile.mkdtemp(prefix=".etc-", dir=state)
-        names.build(Path(stage))
-        os.rmdir(stage)  # never more than that: were it still mounted, /etc would be below it
-    except OSError as problem:
-        raise Refused(explain(problem, step)) from problem
-    _permit()
-    return tun, names
+    def _answer(self, connection: socket.socket, request: Message) -> Answer:
+        operation = request.get("op")
+        if operation == "shutdown":
+            self.end()
+            return {}, ()
+        if request.get("version") != channel.VERSION:
+            return {"error": "the virtual network is of another version; run ntm down, ntm up"}, ()
+        if operation not in self._network.operations:
+            return {"error": f"the virtual network knows no {operation!r}"}, ()
+        if operation == "attach":
+            # Two readers of one device would each get a part of the packets.
+            if self._agent is not None:
+                return {"error": "another agent has this virtual network; run ntm down first"}, ()
+            self._agent = connection
+        try:
+            return self._network.operations[operation](request)
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            return {"error": f"the virtual network could not {operation}: {problem}"}, ()
 
 
-def _permit() -> None:
-    """Let programs without capabilities send pings and listen on any port of this network."""
-    for name, value in (
-        ("ping_group_range", f"{os.getegid()} {os.getegid()}"),
-        ("ip_unprivileged_port_start", "0"),
-    ):
-        # A container's read-only /proc/sys costs just these.
-        with (
-            contextlib.suppress(OSError),
-            open(f"/proc/sys/net/ipv4/{name}", "w", encoding="ascii") as file,
-        ):
-            file.write(value)
-
-
-def _listen(path: Path) -> socket.socket:
-    """Open the socket for this account; one that a dead helper left is replaced."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-    with channel.short_path(path) as short:
-        listener.bind(short)
-    listener.listen(16)
-    listener.setblocking(False)
-    return listener
-
-
-def _same_account(connection: socket.socket) -> bool:
-    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    return bool(_PEER.unpack(peer)[1] == os.geteuid())
-
-
-def serve(helper: Helper, listener: socket.socket, path: Path) -> None:
-    """Answer until shut down, or until nobody can reach the socket any more."""
-    identity = os.stat(path)
-    poll = select.poll()
-    poll.register(listener, select.POLLIN)
-    connections: dict[int, socket.socket] = {}
-    while not helper.ended:
-        ready = poll.poll(CHECK * 1000)
-        if not ready and not helper.attached and not _is_at(path, identity):
-            return
-        for descriptor, _ in ready:
-            if descriptor == listener.fileno():
-                with contextlib.suppress(OSError):
-                    accepted, _ = listener.accept()
-                    accepted.settimeout(channel.TIMEOUT)
-                    if _same_account(accepted):
-                        connections[accepted.fileno()] = accepted
-                        poll.register(accepted, select.POLLIN)
-            elif not helper.answer(connections[descriptor]):
-                poll.unregister(descriptor)
-                connection = connections.pop(descriptor)
-                helper.forget(connection)
-                connection.close()
-    if _is_at(path, identity):
-        path.unlink()
-
-
-def _is_at(path: Path, identity: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), identity)
-    except OSError:
-        return False
-
-
-def _to_background(log: Path) -> None:
-    """Leave the session, directory and streams of whoever started us."""
+def _to_background() -> None:
+    """Go on as an orphan in a session of its own."""
     if os.fork() != 0:
         os._exit(0)
     os.setsid()
     os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    errors = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
+def _leave_streams(log: Path) -> None:
+    """Let go of the streams of whoever started us, which tells them that all is said."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    errors = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     for number, descriptor in ((0, null), (1, errors), (2, errors)):
         os.dup2(descriptor, number)
+
+
+def _say(outcome: dict[str, str]) -> None:
+    sys.stdout.write(json.dumps(outcome) + "\n")
+    sys.stdout.flush()
 
 
 def main(arguments: list[str]) -> int:
@@ -229,20 +166,23 @@ def main(arguments: list[str]) -> int:
     state = Path(arguments[0]).resolve()
     os.umask(0o077)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    outcome: dict[str, Any] = {}
     try:
-        helper = Helper(state)
-        listener = _listen(state / channel.SOCKET)
+        network = VirtualNetwork.make(state)
+        _to_background()
+        service = Service(state / channel.SOCKET, network)
     except Refused as problem:
-        outcome = {"refused": str(problem)}
-    except OSError as problem:
-        outcome = {"error": str(problem)}
-    sys.stdout.write(dumps(outcome) + "\n")
-    sys.stdout.flush()
-    if outcome:
+        _say({"refused": str(problem)})
         return 1
-    _to_background(state / "netns.log")
-    serve(helper, listener, state / channel.SOCKET)
+    except OSError as problem:
+        _say({"error": str(problem)})
+        return 1
+    _say({})
+    _leave_streams(state / LOG)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    try:
+        service.run()
+    finally:
+        service.end()
     return 0
 
 

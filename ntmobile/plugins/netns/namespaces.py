@@ -1,4 +1,4 @@
-"""Making the namespaces: the caller's own identity inside, all capabilities over the network."""
+"""Making and joining the namespaces: one's own identity inside, and all capabilities there."""
 
 from __future__ import annotations
 
@@ -18,22 +18,67 @@ KINDS: Final = (
 def isolate() -> None:
     """Move this process, which must have no threads, into new user, network and mount namespaces.
 
-    The caller keeps its user and group id: ssh and others refuse to work as a root that is none.
-    Mounts and unmounts of the system still appear inside; ours do not appear outside.
+    Everyone keeps the identity they have outside: ssh and others refuse to work as a root that is
+    none. Mounts and unmounts of the system still appear inside; ours do not appear outside.
 
     :raises OSError: the system forbids it; see :mod:`~ntmobile.plugins.netns.permission`.
     """
-    uid, gid = os.geteuid(), os.getegid()
-    linux.unshare(linux.CLONE_NEWUSER)
-    for name, text in (
-        ("setgroups", "deny"),
-        ("uid_map", f"{uid} {uid} 1"),
-        ("gid_map", f"{gid} {gid} 1"),
-    ):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-            file.write(text)
+    if os.geteuid() == 0:
+        mapped = _unshare_as_root()
+    else:
+        linux.unshare(linux.CLONE_NEWUSER)
+        mapped = False
+    if not mapped:
+        _map_self()
     linux.unshare(linux.CLONE_NEWNET | linux.CLONE_NEWNS)
     linux.mount("none", "/", "none", linux.MS_REC | linux.MS_SLAVE)
+
+
+def _map_self() -> None:
+    """Be oneself in the user namespace, whose only inhabitant that makes."""
+    uid, gid = os.geteuid(), os.getegid()
+    _write("/proc/self/setgroups", "deny")
+    _write("/proc/self/uid_map", f"{uid} {uid} 1")
+    _write("/proc/self/gid_map", f"{gid} {gid} 1")
+
+
+def _unshare_as_root() -> bool:
+    """Make a user namespace where every account is itself; False if root may not map others here.
+
+    So root's programs, sshd for one, can work for other accounts as they do outside. Such maps may
+    be written only by a process that is outside.
+    """
+    maps = {name: _identity_map(f"/proc/self/{name}") for name in ("uid_map", "gid_map")}
+    wait, go = os.pipe()
+    outside = os.fork()
+    if outside == 0:
+        try:
+            os.close(go)
+            os.read(wait, 1)
+            for name, text in maps.items():
+                _write(f"/proc/{os.getppid()}/{name}", text)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(wait)
+    try:
+        linux.unshare(linux.CLONE_NEWUSER)
+    finally:
+        os.close(go)
+        _, status = os.waitpid(outside, 0)
+    return status == 0
+
+
+def _identity_map(path: str) -> str:
+    """Map every id that exists here to itself."""
+    with open(path, encoding="ascii") as file:
+        ranges = [line.split() for line in file]
+    return "".join(f"{inside} {inside} {count}\n" for inside, _, count in ranges)
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
 
 
 def open_own() -> tuple[int, ...]:
