@@ -7,9 +7,10 @@ restarted.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any
+from socket import AF_INET, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET
+from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -20,10 +21,13 @@ from ntmobile.client.node import Node
 from ntmobile.client.reporting import Reporting
 from ntmobile.errors import InvalidName, NTMobileError
 from ntmobile.interfaces import IAttachment, IAttachmentFactory, VirtualAddresses
-from ntmobile.protocols.resolving import Resolving
+from ntmobile.protocols.resolving import NameResolver, adopt
 from ntmobile.wire.icmp import Reason, unreachable
 
 log = Logger()
+
+#: Where programs inside ask for names; their resolv.conf says so.
+RESOLVER: Final = ("127.0.0.53", 53)
 
 
 class Agent(Service):
@@ -49,7 +53,7 @@ class Agent(Service):
         self._attach = attach
         self._end = end
         self._control: Any = None
-        self._resolving: Resolving | None = None
+        self._resolving: Any = None
         self._shutdown = False
 
     def startService(self) -> None:
@@ -76,12 +80,24 @@ class Agent(Service):
             return
         self.attachment = attachment
         self.node.set_deliver(attachment.send)
-        self._resolving = Resolving(self._reactor, self.resolve, self.reverse)
         try:
-            self._resolving.listen(attachment.socket)
+            self._resolving = self._resolve_inside(attachment)
         except NTMobileError as problem:
             log.info("no resolver inside: {problem}", problem=str(problem))
         log.info("the virtual network is open")
+
+    def _resolve_inside(self, attachment: IAttachment) -> Any:
+        """Answer DNS questions at 127.0.0.53 inside the virtual network."""
+        resolver = NameResolver(self._reactor, self.resolve, self.node.belongs, self.reverse)
+        with (
+            attachment.socket(AF_INET, SOCK_DGRAM) as datagram,
+            attachment.socket(AF_INET, SOCK_STREAM) as stream,
+        ):
+            datagram.bind(RESOLVER)
+            stream.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+            stream.bind(RESOLVER)
+            stream.listen(16)
+            return adopt(self._reactor, resolver, datagram.fileno(), stream.fileno())
 
     def _lost(self, problem: NTMobileError) -> None:
         self.problem = str(problem)
@@ -103,7 +119,7 @@ class Agent(Service):
 
     async def _stop(self) -> None:
         if self._resolving is not None:
-            await self._resolving.close()
+            await self._resolving.stop()
         await self.node.stop()
         if self.attachment is not None:
             if self._shutdown:
@@ -117,19 +133,18 @@ class Agent(Service):
 
     # -- names inside
 
-    async def resolve(self, name: str) -> tuple[str, str]:
+    async def resolve(self, name: str) -> tuple[IPv6Address, IPv4Address]:
         """A name to virtual addresses; brings the tunnel up. Raises as :meth:`Node.connect`."""
         if name == self.node.fqdn:
-            return str(self.node.certificate.ipv6), str(self.node.certificate.ipv4)
+            return self.node.certificate.ipv6, self.node.certificate.ipv4
         shown = await self.node.resolve(name)
-        return str(shown.ipv6), str(shown.ipv4)
+        return shown.ipv6, shown.ipv4
 
-    def reverse(self, address: str) -> str | None:
+    def reverse(self, address: IPv4Address | IPv6Address) -> str | None:
         """A virtual address to a name."""
-        own = (self.node.certificate.ipv6, self.node.certificate.ipv4)
-        if ip_address(address) in own:
+        if address in (self.node.certificate.ipv6, self.node.certificate.ipv4):
             return self.node.fqdn
-        shown = self.node.shown.at(address)
+        shown = self.node.shown.at(address.packed)
         return None if shown is None else shown.fqdn
 
     # -- commands

@@ -233,6 +233,10 @@ class Node:
 
         return explain
 
+    def belongs(self, name: str) -> bool:
+        """Whether a name can be that of a correspondent: some trusted authority decides for it."""
+        return self.directing.trust.trusts(name)
+
     async def resolve(self, name: str) -> Shown:
         """Names to the addresses applications use; brings the tunnel up. Raises as connect does."""
         tunnel = await self.connect(name)

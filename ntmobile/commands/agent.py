@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,10 +68,8 @@ def _await(state: Path, agent: subprocess.Popen[bytes], wait: float) -> dict[str
     while time.monotonic() < deadline and not (status and status["registered"]):
         if agent.poll() is not None:
             raise click.ClickException(_last_line(state / LOG))
-        try:
+        with suppress(NTMobileError):
             status = call(state, "status", timeout=2.0)
-        except NTMobileError:
-            pass
         time.sleep(0.05)
     if status is None:
         raise click.ClickException(f"the agent did not start; see {state / LOG}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Final
 
 from attrs import define, field, frozen
@@ -99,12 +99,9 @@ class ShownAddresses:
         """How a device is shown, if it ever was."""
         return self._by_name.get(fqdn)
 
-    def at(self, address: str) -> Shown | None:
-        """Who is shown under an address."""
-        try:
-            return self._by_address.get(ip_address(address).packed)
-        except ValueError:
-            return None
+    def at(self, packed: bytes) -> Shown | None:
+        """Who is shown under an address of 4 or 16 bytes."""
+        return self._by_address.get(packed)
 
     def outbound(self, packet: bytes) -> tuple[str, bytes] | None:
         """A packet of an application: to whom, and as the correspondent knows itself.

@@ -9,7 +9,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from ntmobile.machines.effects import Address, Transmit
-from ntmobile.machines.sessions import ClientAnswered, ClientAsked, ClientHeard, SessionTable
+from ntmobile.machines.session_table import ClientAnswered, ClientAsked, ClientHeard, SessionTable
 from ntmobile.protocols.timing import MachineTimer
 
 log = Logger()

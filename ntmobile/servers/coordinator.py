@@ -28,13 +28,14 @@ from ntmobile.interfaces import (
     INotifier,
     INotifierProvider,
 )
-from ntmobile.machines.sessions import SessionTable
+from ntmobile.machines.session_table import SessionTable
 from ntmobile.machines.zone import Zone
 from ntmobile.plugins import find
 from ntmobile.protocols import naming
 from ntmobile.protocols.coordination import CoordinatorLinks
 from ntmobile.protocols.link import Link, verify_peer
 from ntmobile.protocols.login import LoginDesk
+from ntmobile.protocols.naming_transports import NamingPorts
 from ntmobile.protocols.signalling import Signalling
 from ntmobile.protocols.tls import client_context_factory, server_context_factory
 from ntmobile.servers.account_link import AccountLink
@@ -217,7 +218,8 @@ class CoordinatorService(Service):
             loop.stop()
         self._ticking.clear()
         for port in self._ports:
-            await _maybe(port.stopListening())
+            stop = port.stop if isinstance(port, NamingPorts) else port.stopListening
+            await _maybe(stop())
         self._ports.clear()
         self.signalling.stop()
         self.coordinators.close()

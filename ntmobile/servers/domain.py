@@ -31,7 +31,7 @@ from ntmobile.machines.directing import (
 from ntmobile.machines.direction import Direction, RelayChoice
 from ntmobile.machines.disclosure import Disclosure
 from ntmobile.machines.requests import Asked
-from ntmobile.machines.sessions import ClientAnswered, ClientAsked, ClientHeard
+from ntmobile.machines.session_table import ClientAnswered, ClientAsked, ClientHeard
 from ntmobile.machines.waiting import WaitingDirections
 from ntmobile.protocols.signalling import Event, Signalling
 from ntmobile.wire import names

@@ -47,7 +47,8 @@ class Relays:
             case RelayRegistration():
                 if message.name != name or name.partition(".")[2] != self._domain:
                     raise AuthenticationError(f"{name} is no relay server of {self._domain}")
-                again = self.registry.register(message, now)
+                again: list[RelayDirection | RelayEnd] = [*self.registry.register(message, now)]
+                again += self.registry.ends(name)
                 if self._links.get(name) is not link:
                     self._links[name] = link
                     link.closed.addCallback(lambda _: self._gone(name, link))
@@ -63,7 +64,7 @@ class Relays:
     def _gone(self, name: str, link: Link) -> None:
         if self._links.get(name) is link:
             del self._links[name]
-            self.registry.unlinked(name, self._clock.seconds())
+            self.registry.gone(name, self._clock.seconds())
             log.warn("relay server {name} is gone", name=name)
 
     def _direct_again(self, name: str, messages: list[RelayDirection | RelayEnd]) -> None:
@@ -90,7 +91,7 @@ class Relays:
             self.registry.busy(relay, self._clock.seconds())
             raise
         if isinstance(answer, RelayResponse) and answer.outcome == Outcome.OK:
-            self.registry.place(relay, message, self._clock.seconds())
+            self.registry.placed(relay, message, self._clock.seconds())
         else:
             self.registry.busy(relay, self._clock.seconds())
         return answer
