@@ -75,8 +75,8 @@ def query(name: str, kind: int, edns: int | None = None, version: int = 0) -> by
     return data
 
 
-def parsed(data: bytes | None) -> Any:
-    assert data is not None
+def parsed(data: object) -> Any:
+    assert isinstance(data, bytes)
     message = dns._EDNSMessage()
     message.fromStr(data)
     return message

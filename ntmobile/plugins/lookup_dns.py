@@ -19,13 +19,13 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.plugin import IPlugin
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ntmobile.errors import ConfigurationError, InvalidName, NTMobileError, QuotaExceeded
+from ntmobile.errors import ConfigurationError, InvalidName, QuotaExceeded, Unreachable
 from ntmobile.interfaces import Coordinator, ICoordinatorLookup, ICoordinatorLookupProvider
 from ntmobile.machines.expiring import ExpiringCache
 from ntmobile.plugins.lookup_options import parse_address, reject_unknown
+from ntmobile.protocols.joining import Joining
 from ntmobile.protocols.locating import Finding, Locator
 from ntmobile.protocols.naming_client import Address, NameClient
 from ntmobile.wire.names import check_domain
@@ -59,7 +59,7 @@ class DnsLookup:
         self._reactor = reactor
         self._locator = Locator(NameClient(reactor, nameservers), reactor, timeout)
         self._findings: ExpiringCache[str, Finding] = ExpiringCache(CACHE_CAPACITY)
-        self._waiting: dict[str, list[Deferred[Coordinator]]] = {}
+        self._looking: Joining[Finding] = Joining()
 
     def find(self, domain: str) -> Deferred[Coordinator]:
         """See :class:`~ntmobile.interfaces.ICoordinatorLookup`."""
@@ -69,42 +69,27 @@ class DnsLookup:
             return fail(problem)
         finding = self._findings.get(domain, self._reactor.seconds())
         if finding is not None:
-            return _told(finding)
-        if domain not in self._waiting and len(self._waiting) >= UNDER_WAY_LIMIT:
+            return succeed(finding).addCallback(_told)
+        if domain not in self._looking and self._looking.count >= UNDER_WAY_LIMIT:
             return fail(QuotaExceeded(f"too many domains are being looked up; ask {domain} again"))
-        return self._join(domain)
+        return self._looking.join(domain, lambda: self._look_up(domain)).addCallback(_told)
 
-    def _join(self, domain: str) -> Deferred[Coordinator]:
-        """Wait for a lookup, beginning it if none is under way."""
-        begin = domain not in self._waiting
-        waiting = self._waiting.setdefault(domain, [])
-        waiter: Deferred[Coordinator] = Deferred(waiting.remove)
-        waiting.append(waiter)
-        if begin:
-            looking = Deferred.fromCoroutine(self._locator.locate(domain))
-            looking.addCallbacks(self._found, self._broken, (domain,), errbackArgs=(domain,))
-        return waiter
-
-    def _found(self, finding: Finding, domain: str) -> None:
+    async def _look_up(self, domain: str) -> Finding:
+        try:
+            finding = await self._locator.locate(domain)
+        except Exception:
+            log.failure("looking up {domain} failed", domain=domain)
+            return Finding(Unreachable(f"looking up {domain} failed; the log has the reason"), 0.0)
         self._findings.put(domain, finding, self._reactor.seconds() + finding.ttl)
-        self._tell(domain, finding)
-
-    def _broken(self, failure: Failure, domain: str) -> None:
-        log.failure("looking up {domain} failed", failure, domain=domain)
-        problem = NTMobileError(f"looking up {domain} failed; the log has the reason")
-        self._tell(domain, Finding(problem, 0.0))
-
-    def _tell(self, domain: str, finding: Finding) -> None:
-        for waiter in self._waiting.pop(domain):
-            _told(finding).chainDeferred(waiter)
+        return finding
 
 
-def _told(finding: Finding) -> Deferred[Coordinator]:
-    """A Deferred of its own for one who asked."""
+def _told(finding: Finding) -> Coordinator:
+    """What a caller hears; an error is a new one for each, for it takes up a traceback."""
     outcome = finding.outcome
     if isinstance(outcome, Coordinator):
-        return succeed(outcome)
-    return fail(type(outcome)(*outcome.args))
+        return outcome
+    raise type(outcome)(*outcome.args)
 
 
 class SystemNameservers:

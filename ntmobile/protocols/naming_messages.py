@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from io import BytesIO
+from struct import pack
 from typing import Any, Final
 
 from twisted.names import dns
@@ -14,10 +15,13 @@ from twisted.names import dns
 from ntmobile.errors import MalformedMessage
 from ntmobile.wire.dns_messages import (
     AA,
+    CD,
     HEADER,
     OPCODE,
     QR,
     QUERY_LIMIT,
+    RA,
+    RD,
     RECORD_TAIL,
     TC,
     UDP_LIMIT,
@@ -36,10 +40,13 @@ from ntmobile.wire.dns_records import (
 
 #: The most a response may be over TCP.
 TCP_LIMIT: Final = 65535
-_OPT_SIZE: Final = 11
+#: The longest text of an extended error, in bytes.
+REMARK_LIMIT: Final = 200
+
+_EXTENDED_ERROR: Final = 15
 
 #: What a response takes over from its query: opcode, RD, CD.
-_COPIED: Final = OPCODE | 0x0100 | 0x0010
+_COPIED: Final = OPCODE | RD | CD
 
 
 def read(data: bytes) -> Query | bytes | None:
@@ -76,42 +83,50 @@ def encode(query: Query, answer: Answer, limit: int) -> bytes:
 
     Additional records that do not fit are left out without TC (RFC 2181, section 9).
     """
-    room = limit - (_OPT_SIZE if query.edns else 0)
+    opt = _opt(query, answer)
+    room = limit - len(opt) - HEADER.size
     body = _Body(query)
     for record in (*answer.answers, *answer.authority):
         body.add(record)
-    if HEADER.size + body.size > room:
+    if body.size > room:
         return truncated(query)
     extra = 0
     for record in answer.additional:
-        if not body.add_within(record, room - HEADER.size):
+        if not body.add_within(record, room):
             break
         extra += 1
-    flags = QR | (AA if answer.authoritative else 0) | query.flags & _COPIED
+    flags = (
+        (AA if answer.authoritative else 0) | (RA if answer.recursion else 0) | answer.rcode & 15
+    )
     numbers = (len(answer.answers), len(answer.authority), extra)
-    return _assemble(query, flags, answer.rcode, numbers, body.written())
+    return _assemble(query, flags, numbers, body.written(), opt)
 
 
 def truncated(query: Query) -> bytes:
     """The response that makes the asker come again over TCP; never longer than the query."""
-    return _assemble(query, QR | TC | query.flags & _COPIED, Rcode.NOERROR, (0, 0, 0), query.raw)
+    return _assemble(query, TC, (0, 0, 0), query.raw, _opt(query, Answer()))
 
 
 def _assemble(
-    query: Query, flags: int, rcode: Rcode, numbers: tuple[int, int, int], body: bytes
+    query: Query, flags: int, numbers: tuple[int, int, int], body: bytes, opt: bytes
 ) -> bytes:
     answers, authority, additional = numbers
-    opt = b"" if query.edns is None else _opt(rcode, query.edns.dnssec_ok)
-    header = HEADER.pack(
-        query.id, flags | rcode & 0xF, 1, answers, authority, additional + bool(opt)
-    )
+    flags |= QR | query.flags & _COPIED
+    header = HEADER.pack(query.id, flags, 1, answers, authority, additional + bool(opt))
     return header + body + opt
 
 
-def _opt(rcode: Rcode, dnssec_ok: bool) -> bytes:
-    """Our OPT record: version 0, our size, the upper bits of the code, and DO as asked."""
-    ttl = rcode >> 4 << 24 | (0x8000 if dnssec_ok else 0)
-    return b"\0" + RECORD_TAIL.pack(Kind.OPT, UDP_LIMIT, ttl, 0)
+def _opt(query: Query, answer: Answer) -> bytes:
+    """Our OPT record if the query has one: version 0, our size, the code's upper bits, DO."""
+    if query.edns is None:
+        return b""
+    ttl = answer.rcode >> 4 << 24 | (0x8000 if query.edns.dnssec_ok else 0)
+    options = b""
+    if answer.remark is not None:
+        code, text = answer.remark
+        options = pack("!H", code) + text.encode("utf-8")[:REMARK_LIMIT]
+        options = pack("!HH", _EXTENDED_ERROR, len(options)) + options
+    return b"\0" + RECORD_TAIL.pack(Kind.OPT, UDP_LIMIT, ttl, len(options)) + options
 
 
 def _bare(identifier: int, flags: int, rcode: Rcode) -> bytes:

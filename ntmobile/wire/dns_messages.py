@@ -51,12 +51,15 @@ _QUESTION_TAIL: Final = Struct("!HH")
 _SOA_TAIL: Final = Struct("!5I")
 _SRV_HEAD: Final = Struct("!3H")
 
-#: Flags (RFC 1035, section 4.1.1): response, opcode, authoritative, truncated, recursion desired.
+#: Flags (RFC 1035, section 4.1.1; RFC 4035, section 3.2.2): response, opcode, authoritative,
+#: truncated, recursion desired and available, checking disabled.
 QR: Final = 0x8000
 OPCODE: Final = 0x7800
 AA: Final = 0x0400
 TC: Final = 0x0200
 RD: Final = 0x0100
+RA: Final = 0x0080
+CD: Final = 0x0010
 
 _PLAIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
+from string import hexdigits
 from typing import Final
 
 from attrs import frozen
@@ -138,14 +139,39 @@ class Record:
 
 @frozen
 class Answer:
-    """What a server says to a question, whatever the transport."""
+    """What a server says to a question, whatever the transport.
+
+    :ivar recursion: whether the server says that it resolves for its askers (RA).
+    :ivar remark: an extended error for people to read: its code and text (RFC 8914).
+    """
 
     rcode: Rcode = Rcode.NOERROR
     authoritative: bool = False
     answers: tuple[Record, ...] = ()
     authority: tuple[Record, ...] = ()
     additional: tuple[Record, ...] = ()
+    recursion: bool = False
+    remark: tuple[int, str] | None = None
 
 
 #: Records at one name: by type, the data of the set.
 Sets = Mapping[int, tuple[Data, ...]]
+
+
+def reverse_address(name: str) -> IPv4Address | IPv6Address | None:
+    """The address whose PTR record would be at ``name``; None if it is no such name.
+
+    Below ``in-addr.arpa`` the four numbers, below ``ip6.arpa`` the 32 digits, in reverse order
+    (RFC 1035, section 3.5; RFC 3596, section 2.5).
+    """
+    if name.endswith(".in-addr.arpa"):
+        numbers = name.removesuffix(".in-addr.arpa").split(".")
+        try:
+            return IPv4Address(".".join(reversed(numbers)))
+        except ValueError:
+            return None
+    if name.endswith(".ip6.arpa"):
+        digits = name.removesuffix(".ip6.arpa").split(".")
+        if len(digits) == 32 and all(len(each) == 1 and each in hexdigits for each in digits):
+            return IPv6Address(int("".join(reversed(digits)), 16))
+    return None
