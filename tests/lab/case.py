@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.trial import itrial, unittest
 from twisted.trial.reporter import TestResultDecorator
 
 from tests.lab.node import Lab
-from tests.lab.process import Process
+from tests.lab.process import Process, T, eventually
 from tests.lab.standing import StandingLab, standing_lab
 from tests.lab.supervision import lab_unavailable
 
@@ -57,29 +58,36 @@ class LabTestCase(unittest.TestCase):
         """Start a lab of this test's own."""
         lab = Lab.start(reactor)  # type: ignore[arg-type]  # the module stands for the reactor
         self.addCleanup(lab.close)
-        self.use(lab)
         return lab
 
     async def standing_lab(self) -> StandingLab:
         """Give the lab that many tests share; whom this test moves is brought home after it."""
         standing = await standing_lab()
-        self.addCleanup(lambda: Deferred.fromCoroutine(standing.restore()))
+        self.addCleanup(standing.restore)
         self.use(standing.lab)
         return standing
 
     def use(self, lab: Lab) -> None:
         """End after this test what it starts from now on in a lab."""
-        before = set(lab.processes)
-        self._used.append((lab, before))
+        if not self._used:
+            self.addCleanup(self.end_programs)
+        self._used.append((lab, set(lab.processes)))
 
-        async def end() -> None:
+    async def end_programs(self) -> None:
+        """End what this test has started; it is called after the test."""
+        for lab, before in self._used:
             for process in list(lab.processes):
                 if process not in before and not process.standing:
                     if await process.status() is None:
                         await process.kill()
                     lab.processes.remove(process)
 
-        self.addCleanup(lambda: Deferred.fromCoroutine(end()))
+    async def eventually(
+        self, condition: Callable[[], Awaitable[T]], *, timeout: float = 10.0, what: str
+    ) -> T:
+        """Look until a condition is true, for a bounded time; ``what`` says what was awaited."""
+        clock = IReactorTime(reactor)
+        return await eventually(clock, condition, timeout=timeout, what=what)
 
     def with_logs(self, failure: Any) -> Failure:
         """Add the tails of the logs to a failure's text."""
@@ -95,5 +103,6 @@ class LabTestCase(unittest.TestCase):
             if process.standing or process not in before
         ]
         if tails:
-            kept.value = _Told("\n".join([str(kept.value), "", *tails]))
+            said = str(kept.value)
+            kept.value = _Told("\n".join([said, "", *(tail for tail in tails if tail not in said)]))
         return kept

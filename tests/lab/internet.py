@@ -5,7 +5,7 @@
 2001:db8:1::/64        their IPv6; each is delegated a /64 of 2001:db8:100::/40
 203.0.113.128/25       uplinks of carrier translators
 192.0.2.0/24           servers, with 2001:db8::/64
-198.51.100.0/24        cut into /28 for global IPv4 and dual-stack access networks
+198.51.100.0/24        cut into /27 for global IPv4 and dual-stack access networks
 2001:db8:200::/40      cut into /64 for global IPv6 and dual-stack access networks
 100.64.0.0/10          behind each carrier translator (they do not know of each other)
 192.168.1.0/24         every home, on purpose: private addresses repeat in real life
@@ -70,7 +70,7 @@ class Internet:
     servers: Segment
     isp: Segment
     carriers: Segment
-    _global4: Iterator[ipaddress.IPv4Network] = Factory(lambda: _pool4("198.51.100.0/24", 28))
+    _global4: Iterator[ipaddress.IPv4Network] = Factory(lambda: _pool4("198.51.100.0/24", 27))
     _global6: Iterator[ipaddress.IPv6Network] = Factory(lambda: _pool6("2001:db8:200::/40"))
     _delegated: Iterator[ipaddress.IPv6Network] = Factory(lambda: _pool6("2001:db8:100::/40"))
 

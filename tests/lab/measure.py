@@ -7,6 +7,7 @@ measurement goes over a lab's addresses or over virtual ones.
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -86,6 +87,37 @@ class UdpProbe:
         await self.process.signal(signal.SIGTERM)
         await self.process.exited()
         return GapReport(**_report(self.process))
+
+
+@frozen
+class PingReport:
+    """What ``ping`` saw: the round trips in milliseconds, in order of arrival."""
+
+    sent: int
+    rtts_ms: list[float]
+
+    @property
+    def received(self) -> int:
+        """The number of answers."""
+        return len(self.rtts_ms)
+
+
+async def ping(
+    node: Node,
+    address: str,
+    *,
+    count: int = 1,
+    interval: float = 0.2,
+    timeout: float = 2.0,
+    size: int = 56,
+    options: Sequence[str] = (),
+    prefix: Sequence[str] = (),
+) -> PingReport:
+    """Ping ``count`` times; the last is awaited for ``timeout`` seconds. No answer is no error."""
+    argv = ["ping", "-n", f"-c{count}", f"-i{interval}", f"-W{timeout}", f"-s{size}", *options]
+    patience = count * interval + timeout + 10
+    done = await node.run([*prefix, *argv, address], timeout=patience, check=False)
+    return PingReport(count, [float(ms) for ms in re.findall(r"time=([\d.]+) ms", done.stdout)])
 
 
 @frozen
@@ -171,7 +203,7 @@ async def iperf(
     listen = [*server_prefix, "iperf3", "--server", "--one-off", "--forceflush", "-p", str(port)]
     serving = await server.spawn(listen, name="iperf3-server")
     await serving.wait_for("Server listening")
-    argv = ["iperf3", "--json", "-c", address, "-p", str(port), "-t", str(seconds)]
+    argv = ["iperf3", "--json", "-c", address, "-p", str(port), "-t", f"{seconds:.0f}"]
     argv += ["--udp", "-b", udp_rate] if udp_rate else []
     argv += ["--reverse"] if reverse else []
     done = await client.run([*client_prefix, *argv], timeout=seconds + 20, check=False)

@@ -22,15 +22,13 @@ class HostNamespaces:
         self.names = _open_namespace("uts")
 
     @classmethod
-    def make(cls, name: str, files: dict[str, str]) -> HostNamespaces:
-        """Make new ones: an empty network, a host name, some files of its own (target → source)."""
+    def make(cls, name: str, own_etc: str) -> HostNamespaces:
+        """Make new ones: an empty network, a host name, and an ``/etc`` of its own."""
         home = cls()
         try:
             kernel.unshare(kernel.CLONE_NEWNET | kernel.CLONE_NEWNS | kernel.CLONE_NEWUTS)
             socket.sethostname(name)
-            for target, source in files.items():
-                if os.path.exists(target):
-                    kernel.mount(source, target, None, kernel.MS_BIND)
+            _mount_etc(own_etc)
             return cls()
         finally:
             home.join()
@@ -50,6 +48,17 @@ class HostNamespaces:
 
 def _open_namespace(kind: str) -> int:
     return os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _mount_etc(own: str) -> None:
+    """Mount a host's own files over those of the same name in ``/etc``.
+
+    Only from the lab's directory outwards: nothing of the machine is ever mounted *below* that
+    directory, where the removal of the lab's files would find it.
+    """
+    for name in os.listdir(own):
+        if os.path.exists(f"/etc/{name}"):
+            kernel.mount(os.path.join(own, name), f"/etc/{name}", None, kernel.MS_BIND)
 
 
 def enter_host(host: HostNamespaces, directory: str, *, privileged: bool) -> None:

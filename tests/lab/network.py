@@ -50,6 +50,7 @@ class Segment:
     isolated: bool
     resolvers: list[str] = field(factory=list)
     _next: int = FIRST_NUMBER
+    _released: list[int] = field(factory=list)
 
     @property
     def networks(self) -> list[Network]:
@@ -57,9 +58,27 @@ class Segment:
         return [network for network in (self.ipv4, self.ipv6) if network is not None]
 
     def allocate(self) -> int:
-        """Take the next free host number."""
-        self._next += 1
-        return self._next - 1
+        """Take a host number: one never used before, else the one longest free."""
+        last = min(network.num_addresses for network in self.networks) - 2
+        if self._next <= last:
+            self._next += 1
+            return self._next - 1
+        if not self._released:
+            raise LabError(f"no address is left in {self.bridge}")
+        return self._released.pop(0)
+
+    def release(self, number: int) -> None:
+        """Give a host number back."""
+        if number not in self._released:
+            self._released.append(number)
+
+    def claim(self, number: int | None) -> int:
+        """Take a certain number, or any."""
+        if number is None:
+            return self.allocate()
+        if number in self._released:
+            self._released.remove(number)
+        return number
 
     def addresses(self, number: int) -> list[Address]:
         """Give the addresses of the host of that number."""
@@ -125,7 +144,7 @@ class Attachment:
 
     def _address_lines(self) -> list[str]:
         dev = self.interface
-        lines = [f"addr replace {address} dev {dev} nodad" for address in self.addresses]
+        lines = [f"addr replace {address} dev {dev}" for address in self.addresses]
         return [*lines, *self.segment.routes(dev, self.metric)]
 
     def _narrow_lines(self) -> list[str]:
@@ -161,8 +180,9 @@ class Attachment:
         await self.unblock()
         old, self.delegated = self.segment.router, []
         leave = self._leave()
+        self.segment.release(self.number)
         self.segment = segment
-        self.number = segment.allocate() if number is None else number
+        self.number = segment.claim(number)
         pull = [f"link set {self.port} down nomaster"]
         if segment.router is not old:
             pull.append(f"link set {self.port} netns {{netns:{segment.router.name}}}")
@@ -181,15 +201,18 @@ class Attachment:
         """Get another address in the same segment, on the same interface."""
         old = self.addresses
         leave = self._leave()
-        self.number = self.segment.allocate() if number is None else number
+        freed, self.number = self.number, self.segment.claim(number)
+        self.segment.release(freed)
         removals = [f"addr del {address} dev {self.interface}" for address in old]
         await self.node.lab.configure(*leave, ip_step(self.node, *removals, *self._address_lines()))
 
     async def unplug(self) -> None:
         """Remove the interface, as a pulled USB modem."""
         del self.node.attachments[self.interface]
+        self.segment.release(self.number)
         await self.node.ip(f"link del {self.interface}")
         if self.link is not None:
+            await self.segment.router.ip(f"link del {self.port}")
             await self.link.remove()
 
     async def carrier(self, present: bool) -> None:
@@ -268,14 +291,17 @@ class Host(Node):
         *,
         interface: str = "eth0",
         number: int | None = None,
-        metric: int = 100,
+        metric: int | None = None,
         impairment: Impairment | None = None,
     ) -> Attachment:
-        """Add an interface in a segment; the default route of the lowest ``metric`` is used."""
+        """Add an interface in a segment; the default route of the lowest ``metric`` is used.
+
+        By default that is the first interface: two routes of one metric would replace each other.
+        """
+        if metric is None:
+            metric = 100 + max([a.metric for a in self.attachments.values()], default=0)
         port = f"p{self.lab.number()}"
-        attachment = Attachment(
-            self, interface, segment, port, segment.allocate() if number is None else number, metric
-        )
+        attachment = Attachment(self, interface, segment, port, segment.claim(number), metric)
         far = segment.router
         steps: list[Step]
         if impairment is None:

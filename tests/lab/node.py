@@ -58,7 +58,7 @@ class Lab:
         atexit.unregister(self.close)
         self.supervision.close()
         if "NTM_LAB_KEEP" not in os.environ:
-            shutil.rmtree(self.directory, ignore_errors=True)
+            remove_tree(self.directory)
 
     def __enter__(self) -> Lab:
         return self
@@ -81,7 +81,7 @@ class Lab:
         if name in self.nodes:
             raise LabError(f"the lab has a node {name} already")
         node = kind(self, name)
-        await self.supervision.call("add_host", name=name, files=node.prepare_files())
+        await self.supervision.call("add_host", name=name, etc=node.prepare_files())
         await self.supervision.call("write", host=name, settings=node.settings())
         await self.configure((name, ["ip", "link", "set", "lo", "up"], ""))
         self.nodes[name] = node
@@ -100,6 +100,15 @@ class Lab:
         """Run set-up commands with all capabilities, in order; gives their joined output."""
         output: str = await self.supervision.call("configure", steps=steps)
         return output
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a lab's files; refuse if anything is mounted below, which would be removed as well."""
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        point = Path(line.split()[4])
+        if point == directory or directory in point.parents:
+            raise LabError(f"{point} is mounted below {directory}: not removed, unmount it first")
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _environment() -> dict[str, str]:
@@ -139,8 +148,8 @@ class Node:
         """The home directory of the user in this node."""
         return self.directory / "home"
 
-    def prepare_files(self) -> dict[str, str]:
-        """Write what this node sees in the place of system files; gives target → source."""
+    def prepare_files(self) -> str:
+        """Make this node's directories; gives that of the files it sees in its ``/etc``."""
         uid, gid = inside_identity()
         etc = self.directory / "etc"
         for directory in (self.directory, self.home, self.directory / "logs", etc):
@@ -155,7 +164,7 @@ class Node:
         }
         for name, text in files.items():
             (etc / name).write_text(text)
-        return {f"/etc/{name}": str(etc / name) for name in files}
+        return str(etc)
 
     def settings(self) -> list[tuple[str, str]]:
         """Give the kernel settings (path, text) that make tests exact: no waits, no surprises."""
@@ -178,7 +187,6 @@ class Node:
     def set_resolvers(self, addresses: list[str]) -> None:
         """Set the name servers of this node (its ``/etc/resolv.conf``)."""
         lines = [f"nameserver {address}\n" for address in addresses]
-        # In place: the node has this very file mounted, a renamed one would be another.
         (self.directory / "etc" / "resolv.conf").write_text(
             "".join([*lines, "options timeout:1 attempts:2\n"])
         )

@@ -56,7 +56,7 @@ class Supervision:
 
     @classmethod
     def start(cls, reactor: ReactorBase, directory: Path) -> Supervision:
-        """Start a supervisor, which removes ``directory`` at its end."""
+        """Start a supervisor that logs to ``directory``."""
         ours, theirs = socket.socketpair()
         with theirs, (directory / "supervisor.log").open("ab") as log:
             process = subprocess.Popen(
@@ -65,7 +65,7 @@ class Supervision:
                     "-m",
                     "tests.lab.supervisor",
                     str(theirs.fileno()),
-                    str(directory),
+                    str(directory),  # only so that ps shows whose it is
                 ],
                 cwd=ROOT,
                 env={**os.environ, "PATH": SEARCH_PATH},
@@ -145,9 +145,12 @@ class Supervision:
 _PROBE = """
 import os, sys
 from tests.lab import kernel, namespaces
-namespaces.enter_user_namespace()
-kernel.unshare(kernel.CLONE_NEWNET | kernel.CLONE_NEWNS)
-kernel.keep_capabilities_over_exec()
+try:
+    namespaces.enter_user_namespace()
+    kernel.unshare(kernel.CLONE_NEWNET | kernel.CLONE_NEWNS)
+    kernel.keep_capabilities_over_exec()
+except OSError as problem:
+    sys.exit(str(problem))
 os.execvp("sh", ["sh", "-ec", sys.argv[1]])
 """
 

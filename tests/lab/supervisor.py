@@ -1,10 +1,10 @@
 """The process that owns a lab: it makes the namespaces and runs every program inside them.
 
-``python -m tests.lab.supervisor FD DIRECTORY`` speaks JSON lines over the Unix socket ``FD`` (see
+``python -m tests.lab.supervisor FD`` speaks JSON lines over the Unix socket ``FD`` (see
 :mod:`tests.lab.supervision` for the other end): a request is ``{"id", "op", ...}``, its answer
 ``{"id", "result"}`` or ``{"id", "error"}``. Answers may come out of order: ``wait`` answers when
 the process has ended. When the socket closes, or a process at either end of it dies, the
-whole lab is gone, with its directory.
+whole lab is gone. It removes no file: it sees mounts that the tests do not.
 
 It is single-threaded and imports little on purpose. One user namespace holds everything; one pid
 namespace, where the system lets us mount its ``/proc``, makes the kernel end every program with us.
@@ -18,7 +18,6 @@ import json
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -76,8 +75,9 @@ class Supervisor:
     # Hosts.
 
     def _add_host(self, request: Request) -> None:
-        """Make namespaces; ``files`` maps a system file to the one this host sees in its place."""
-        self._hosts[request["name"]] = HostNamespaces.make(request["name"], request["files"])
+        """Make namespaces; the files in the directory ``etc`` go before the machine's."""
+        name = request["name"]
+        self._hosts[name] = HostNamespaces.make(name, request["etc"])
 
     def _remove_host(self, request: Request) -> None:
         self._hosts.pop(request["name"]).close()
@@ -273,6 +273,9 @@ def _run(control: socket.socket, *, own_pids: bool) -> None:
         mount_proc()
     else:
         kernel.adopt_orphans()
+    # Mounts are made in a mount namespace of this process and its children alone, so that no
+    # other process, least of all one that removes files, ever sees them.
+    kernel.unshare(kernel.CLONE_NEWNS)
     hide_name_services()
     try:
         Supervisor(control).serve()
@@ -281,8 +284,8 @@ def _run(control: socket.socket, *, own_pids: bool) -> None:
             _kill_descendants()
 
 
-def main(descriptor: int, directory: str) -> int:
-    """Make the outer namespaces, serve the socket, and clean up; returns the exit status."""
+def main(descriptor: int) -> int:
+    """Make the outer namespaces and serve the socket; returns the exit status."""
     control = socket.socket(fileno=descriptor)
     enter_user_namespace()
     own_pids = own_pids_permitted()
@@ -297,14 +300,11 @@ def main(descriptor: int, directory: str) -> int:
             traceback.print_exc()
             os._exit(1)
     control.close()
-    # The tests may die at any moment and by any means; the lab and its files are to go with them.
+    # The tests may die at any moment and by any means; the lab is to go with them.
     signal.signal(signal.SIGTERM, lambda number, frame: os.kill(child, signal.SIGKILL))
     kernel.die_with_parent(signal.SIGTERM)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if "NTM_LAB_KEEP" not in os.environ:
-        shutil.rmtree(directory, ignore_errors=True)
-    return status
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(int(sys.argv[1])))
