@@ -142,7 +142,7 @@ def prepare() -> None:
 
 def dig(server: str, *words: str, source: str | None = None) -> dict[str, Any]:
     """Ask with dig; gives status, flags, sections, and whether TCP had to be used."""
-    options = ["+nocmd", "+tries=1", "+time=8", "+noidnin", "+noidnout"]
+    options = ["+nocmd", "+tries=1", "+time=8", "+noidnin", "+noidnout", "+nottlid"]
     origin = ["-b", source] if source else []
     done = subprocess.run(
         ["dig", f"@{server}", *origin, *options, *words], capture_output=True, text=True, timeout=30

@@ -62,12 +62,12 @@ class BehindBindTests(SynchronousTestCase):
 
     def test_devices(self) -> None:
         """A device's virtual addresses are found through three labels of minimised names."""
-        self.assertAnswer("device", "phone.alice.dc1.ntm.example. 60 IN AAAA fd12::20")
-        self.assertAnswer("device4", "phone.alice.dc1.ntm.example. 60 IN A 198.18.0.20")
+        self.assertAnswer("device", "phone.alice.dc1.ntm.example. IN AAAA fd12::20")
+        self.assertAnswer("device4", "phone.alice.dc1.ntm.example. IN A 198.18.0.20")
 
     def test_users(self) -> None:
         """A user's name gives his last device's address; NODATA where none has registered."""
-        self.assertAnswer("user", "alice.dc1.ntm.example. 5 IN AAAA fd12::20")
+        self.assertAnswer("user", "alice.dc1.ntm.example. IN AAAA fd12::20")
         self.assertNothing("deviceless user", "NOERROR")
 
     def test_services(self) -> None:
@@ -75,14 +75,14 @@ class BehindBindTests(SynchronousTestCase):
         for transport in ("tcp", "udp"):
             self.assertAnswer(
                 transport,
-                f"_ntm._{transport}.dc1.ntm.example. 300 IN SRV 0 0 4330 ns.dc1.ntm.example.",
+                f"_ntm._{transport}.dc1.ntm.example. IN SRV 0 0 4330 ns.dc1.ntm.example.",
             )
         self.assertNothing("empty", "NOERROR")
 
     def test_apex(self) -> None:
         """NS, SOA and the name server's address are the zone's own, not the parent's."""
-        self.assertAnswer("ns", "dc1.ntm.example. 300 IN NS ns.dc1.ntm.example.")
-        self.assertAnswer("host", "ns.dc1.ntm.example. 300 IN AAAA 2001:db8::53")
+        self.assertAnswer("ns", "dc1.ntm.example. IN NS ns.dc1.ntm.example.")
+        self.assertAnswer("host", "ns.dc1.ntm.example. IN AAAA 2001:db8::53")
         self.assertIn("hostmaster.dc1.ntm.example.", self.world["soa"]["answer"][0])
         self.assertEqual(self.world["ipv6"]["status"], "NOERROR")
 
@@ -97,7 +97,7 @@ class BehindBindTests(SynchronousTestCase):
 
     def test_case(self) -> None:
         """The case of the question is kept."""
-        self.assertAnswer("case", "pHone.aLice.DC1.ntm.example. 60 IN A 198.18.0.20")
+        self.assertAnswer("case", "pHone.aLice.DC1.ntm.example. IN A 198.18.0.20")
 
     def test_transfer(self) -> None:
         """The zone cannot be transferred."""
