@@ -165,6 +165,6 @@ def _explained(problem: CannotListenError, host: str, port: int) -> Exception:
     if code == EADDRINUSE:
         return ConfigurationError(
             f"{where}: another server has it (systemd-resolved, named?); stop that, or set "
-            "dns_address or dns_port"
+            "listen or dns_port"
         )
     return ConfigurationError(f"{where}: {problem.socketError}")
