@@ -30,7 +30,7 @@ from twisted.internet.error import (
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.ssl import Certificate, CertificateOptions, optionsForClientTLS
 
-from ntmobile.testing import Event
+from ntmobile.testing import Event, run_tls_in
 from tests.stream_cases import Attempts, Keeper, Keepers, StreamTestCase
 
 
@@ -146,23 +146,34 @@ class ConnectingTests(StreamTestCase):
 class TLSTests(StreamTestCase):
     """TLS over the streams, by Twisted's own means."""
 
-    def test_tls(self) -> None:
-        """A TLS session runs over a stream in virtual time."""
+    def secret(self, clocks: bool) -> None:
+        """Say something over TLS, with or without giving Twisted's TLS a clock."""
         key, certificate = self_signed("server.example")
         server_options = CertificateOptions(privateKey=key, certificate=certificate)
-        reactor = self.server_host.reactor
-        listening = wrapServerTLS(server_options, TCP4ServerEndpoint(reactor, 443), reactor)
+        server, client = self.server_host.reactor, self.client_host.reactor
+        listening = wrapServerTLS(
+            server_options, TCP4ServerEndpoint(server, 443), server if clocks else None
+        )
         self.internet.result(listening.listen(self.factory))
         creator = optionsForClientTLS("server.example", trustRoot=Certificate(certificate))
-        reactor = self.client_host.reactor
-        endpoint = wrapClientTLS(creator, TCP4ClientEndpoint(reactor, "203.0.113.1", 443), reactor)
-        client = self.internet.result(connectProtocol(endpoint, Keeper()))
-        client.transport.write(b"secret")
+        plain = TCP4ClientEndpoint(client, "203.0.113.1", 443)
+        endpoint = wrapClientTLS(creator, plain, client if clocks else None)
+        protocol = self.internet.result(connectProtocol(endpoint, Keeper()))
+        protocol.transport.write(b"secret")
         self.internet.advance(1)
         self.assertEqual(self.factory.protocols[0].data, b"secret")
         seen = self.internet.captures(Event.SENT, protocol="tcp")
         self.assertFalse(any(b"secret" in one.datagram.payload for one in seen))
-        client.transport.loseConnection()
+        protocol.transport.loseConnection()
         self.internet.advance(1)
         self.assertIsNotNone(self.factory.protocols[0].reason)
         self.assertEqual(self.internet.clock.calls, [])
+
+    def test_tls(self) -> None:
+        """A TLS session runs over a stream in virtual time."""
+        self.secret(clocks=True)
+
+    def test_tls_without_clock(self) -> None:
+        """So it does where the program gives no clock and the test sees to it."""
+        run_tls_in(self.internet, self)
+        self.secret(clocks=False)

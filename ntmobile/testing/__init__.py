@@ -20,7 +20,8 @@ gives each program under test its host's reactor, and lets virtual time pass::
     phone.move(to=cafe)
     internet.run_until(lambda: client.answered, limit=5.0)
 
-Times are seconds. Hosts' names and the seed determine all that is random.
+Times are seconds. Hosts' names and the seed determine all that is random. Where the programs under
+test use TLS, see :func:`run_tls_in`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from ntmobile.testing.nat import Mapping, NatBox, NatKind, NatPolicy
 from ntmobile.testing.networks import Network
 from ntmobile.testing.protocols import Echo, Mailbox
 from ntmobile.testing.reactor import HostReactor
+from ntmobile.testing.tls import run_tls_in
 
 __all__ = [
     "Address",
@@ -65,5 +67,6 @@ __all__ = [
     "VirtualInternet",
     "everything",
     "flip",
+    "run_tls_in",
     "tamper",
 ]
