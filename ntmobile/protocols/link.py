@@ -61,14 +61,14 @@ class Link(Protocol):
     :ivar peer: role and name from the other end's certificate, once :attr:`ready` has fired;
         ``None`` for a client that has no certificate.
     :ivar ready: fires with the link when TLS stands and the peer is verified; fails else.
-    :ivar closed: fires with the reason when the connection is gone.
+    :ivar closed: fires with the exception that says why when the connection is gone.
     """
 
     def __init__(self, clock: IReactorTime, handler: Handler, verify: Verifier) -> None:
         self.clock = clock
         self.peer: tuple[str, str] | None = None
         self.ready: Deferred[Link] = Deferred()
-        self.closed: Deferred[Failure] = Deferred()
+        self.closed: Deferred[Any] = Deferred()
         self.attachment: object = None
         self._handler = handler
         self._verify = verify
@@ -148,7 +148,8 @@ class Link(Protocol):
         self._gone = True
         self._fail(reason)
         if not self.closed.called:
-            self.closed.callback(reason)
+            # The bare exception: a Failure would run the errbacks, and nobody's callback.
+            self.closed.callback(reason.value)
 
     # -- our side
 

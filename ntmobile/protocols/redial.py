@@ -106,7 +106,7 @@ class LinkEndpoint:
             abort(link)
             raise Unreachable("the connection is not wanted any more")
         shown.makeConnection(transport)
-        link.closed.addCallback(shown.connectionLost)
+        link.closed.addCallback(lambda problem: shown.connectionLost(Failure(problem)))
         return shown
 
     def _told(self, failure: Failure) -> Failure:
