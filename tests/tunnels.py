@@ -317,9 +317,12 @@ class Internet:
                 inner = node.nat.inward(source, remote[1])
                 if inner == node.address and len(datagram) + 28 <= node.mtu:
                     node.receive(datagram, source)
-            elif node.address == remote and len(datagram) + 28 <= node.mtu:
-                if node.nat is None or self._inside(node, source):
-                    node.receive(datagram, source)
+            elif (
+                node.address == remote
+                and len(datagram) + 28 <= node.mtu
+                and (node.nat is None or self._inside(node, source))
+            ):
+                node.receive(datagram, source)
 
     def _inside(self, node: Node, source: Address) -> bool:
         return any(each.address == source and each.nat is node.nat for each in self.nodes)

@@ -79,6 +79,7 @@ class Association:
         self._confirm_at = NEVER
         self._confirm_wait = constants.HANDSHAKE_RETRY
         self._alarmed = False
+        self._moving = False
         self._offers = 0
         self._generation = 0
 
@@ -139,8 +140,7 @@ class Association:
         if session.initiator:
             path.widen(now)
         for other in self.paths:
-            if other.state is not PathState.VALID:
-                other.begin(now)
+            other.ensure(now)
         self.confirm(now)
         return True
 
@@ -241,7 +241,7 @@ class Association:
 
     def _choose(self, now: float) -> None:
         active = self.paths.active
-        doubtful = active is not None and active.state in (PathState.PROBING, PathState.FAILED)
+        doubtful = active is not None and active.doubtful
         if doubtful and not self._alarmed and self.sessions.current is not None:
             self._alarmed = True
             self._probe_others(now)
@@ -249,8 +249,14 @@ class Association:
             self._alarmed = False
         reason = self.paths.choose(now)
         path = self.paths.active
-        if reason is None or path is None or self.sessions.current is None:
+        if path is None or self.sessions.current is None:
             return
+        if reason is None and self._moving and path.state is PathState.VALID:
+            reason = "it works from here too"
+            active = path
+        elif reason is None:
+            return
+        self._moving = False
         self.handovers += active is not None
         self._alarmed = False
         self.wanting.recovered()
@@ -383,7 +389,7 @@ class Association:
         if session is not None and active is not None and self.reachable(active.remote):
             self.offer(active, now)
             self.keep_alive(active, now)
-        self._alarmed = True
+        self._alarmed = self._moving = True
 
     def offer(self, path: Path, now: float) -> None:
         """Name the own new addresses on a path, a few times after a move."""

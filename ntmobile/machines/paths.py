@@ -69,27 +69,27 @@ class Path:
     remote: Address
     relay: str | None = None
     limited: bool = False
-    granted: int = PROBES
+    granted: int = field(default=PROBES, repr=False)
     state: PathState = PathState.UNKNOWN
     rtt: float | None = None
     wide: bool = False
     proven: float | None = None
-    suspected: float = 0.0
+    suspected: float = field(default=0.0, repr=False)
     heard: float | None = None
-    due: float | None = None
-    received: int = 0
-    sent: int = 0
+    due: float | None = field(default=None, repr=False)
+    full_due: float | None = field(default=None, repr=False)
+    received: int = field(default=0, repr=False)
+    sent: int = field(default=0, repr=False)
+    failed: float = field(default=float("-inf"), repr=False)
     failures: int = 0
-    failed: float = float("-inf")
-    shunned: float = 0.0
-    full_due: float | None = None
-    widened: float = float("-inf")
-    _full_left: int = 0
-    _left: int = 0
-    _wait: float = PROBE_RETRY
-    _began: float = 0.0
-    _first: bool = True
-    _probes: dict[bytes, _Probe] = field(factory=dict)
+    shunned: float = field(default=0.0, repr=False)
+    widened: float = field(default=float("-inf"), repr=False)
+    _left: int = field(default=0, repr=False)
+    _full_left: int = field(default=0, repr=False)
+    _wait: float = field(default=PROBE_RETRY, repr=False)
+    _began: float = field(default=0.0, repr=False)
+    _first: bool = field(default=True, repr=False)
+    _probes: dict[bytes, _Probe] = field(factory=dict, repr=False)
 
     @property
     def kind(self) -> str:
@@ -100,6 +100,16 @@ class Path:
     def patience(self) -> float:
         """Seconds in which an answer is expected."""
         return max(PROBE_RETRY, 2 * (self.rtt or 0.0))
+
+    @property
+    def doubtful(self) -> bool:
+        """It worked, and perhaps does no more."""
+        asked = self.state is PathState.PROBING and self.proven is not None
+        return asked or self.state is PathState.FAILED
+
+    def waiting(self, now: float) -> bool:
+        """A probe is under way, and its answer not overdue."""
+        return any(now < probe.sent + self.patience for probe in self._probes.values())
 
     def affords(self, size: int) -> bool:
         """Whether so many bytes may be sent here (R21)."""
@@ -115,6 +125,11 @@ class Path:
             self.due = now
             if self.state in (PathState.UNKNOWN, PathState.FAILED):
                 self.state = PathState.PROBING
+
+    def ensure(self, now: float) -> None:
+        """Begin a series unless the path is proven, or one is running."""
+        if self.state is not PathState.VALID and self.due is None:
+            self.begin(now)
 
     def suspect(self, now: float) -> None:
         """What was proven before does not count any more: probe."""
@@ -269,8 +284,7 @@ class PathSet:
         if path is self._nominated and now < self._nominated_at + patience:
             return False
         if not self.controlling or active is None:
-            if path.state is not PathState.VALID:
-                path.begin(now)
+            path.ensure(now)
         elif path is self.former and now < self._switched + patience:
             return False  # sent before the other side knew
         elif path is self.former and now < self._switched + 2 * patience:
@@ -281,7 +295,8 @@ class PathSet:
             # is right, and if both do, preference decides again.
             if active.state is PathState.VALID:
                 active.suspect(now)
-            path.begin(now)
+                path.begin(now)
+            path.ensure(now)
         self._nominated, self._nominated_at = path, now
         return False
 
@@ -290,26 +305,24 @@ class PathSet:
         active = self.active
         valid = [path for path in self if path.state is PathState.VALID]
         best = min(valid, key=preference, default=None)
-        if best is None or best is active:
-            return None
-        if active is None:
-            return self._switch(best, now, "the first that works")
-        if active.state is PathState.FAILED:
-            return self._switch(best, now, "the former failed")
-        if active.state is not PathState.VALID:
+        if active is None or active.state is PathState.FAILED:
+            reason = "the first that works" if active is None else "the former failed"
+        elif active.state is not PathState.VALID:
+            reason = "it works, the former is in doubt"
             proven = [p for p in valid if p.proven is not None and p.proven >= active.suspected]
             best = min(proven, key=preference, default=None)
-            if best is not None:
-                return self._switch(best, now, "it works, the former is in doubt")
+        elif self.controlling:
+            reason = "it is better"
+            if best is None or not self._better(best, active, now):
+                return None
+        else:
+            reason = "the correspondent uses it"
+            best = self._nominated if self._nominated in valid else None
+        if best is None or best is active:
             return None
-        if self.controlling:
-            return (
-                self._switch(best, now, "it is better") if self._better(best, active, now) else None
-            )
-        nominated = self._nominated
-        if nominated in valid and nominated is not None and nominated is not active:
-            return self._switch(nominated, now, "the correspondent uses it")
-        return None
+        self.former, self.active, self._switched = active, best, now
+        self._nominated = None
+        return reason
 
     def _better(self, path: Path, active: Path, now: float) -> bool:
         if now < path.shunned:
@@ -319,11 +332,6 @@ class PathSet:
         if path.rtt is None or active.rtt is None:
             return False
         return path.rtt < BETTER_RATIO * active.rtt and path.rtt < active.rtt - BETTER_SECONDS
-
-    def _switch(self, path: Path, now: float, reason: str) -> str:
-        self.former, self.active, self._switched = self.active, path, now
-        self._nominated = None
-        return reason
 
     def begin_on(self, path: Path, now: float) -> None:
         """Begin a session on this path."""

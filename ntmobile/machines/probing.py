@@ -71,8 +71,9 @@ class Probing:
 
     def answer(self, path: Path, token: bytes, now: float) -> PathChallenge | PathResponse:
         """What to answer to a challenge that came on this path; never more than it."""
-        ours = path.due is not None or path.state is not PathState.VALID
-        if ours and (path.proven is not None or path.granted > 0):
+        unknown = path.due is not None or path.state is not PathState.VALID
+        allowed = path.proven is not None or path.relay is not None or path.granted > 0
+        if unknown and allowed and not path.waiting(now):
             return self.challenge(path, now, answer=token)
         observed = Endpoint.of(path.remote) if path.relay is None else None
         return PathResponse(token, observed)

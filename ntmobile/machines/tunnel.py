@@ -159,8 +159,8 @@ class Tunnel:
         for remote in directed(direction.candidates, addresses, refused):
             if association.reachable(remote):
                 path = association.paths.add(Path(direction.direction, remote))
-                if self.established and path.state is not PathState.VALID:
-                    path.begin(now)
+                if self.established:
+                    path.ensure(now)
         association.directions.retire(now)
         association.settle(now)
 

@@ -100,8 +100,7 @@ class Control:
             known = association.paths.find(path.identifier, remote)
             if known is None:
                 known = association.paths.add(Path(path.identifier, remote))
-            if known.state is not PathState.VALID:
-                known.begin(now)
+            known.ensure(now)
 
     def _ponged(self, message: EchoResponse, now: float) -> None:
         asked = self._pings.pop(message.token, None)
