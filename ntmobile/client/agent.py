@@ -168,6 +168,10 @@ class Agent(Service):
             tunnel = await self.node.connect(_name(parameters))
             return tunnel.peer
 
+        async def resolve(parameters: Mapping[str, Any], _: object) -> object:
+            ipv6, ipv4 = await self.resolve(_name(parameters))
+            return {"ipv6": str(ipv6), "ipv4": str(ipv4)}
+
         async def why(parameters: Mapping[str, Any], _: object) -> object:
             return await reporting.why(_name(parameters))
 
@@ -184,6 +188,7 @@ class Agent(Service):
             "peers": peers,
             "ping": ping,
             "connect": connect,
+            "resolve": resolve,
             "why": why,
             "netcheck": netcheck,
             "down": down,

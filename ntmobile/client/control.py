@@ -142,7 +142,7 @@ def converse(state: Path, command: str, timeout: float = 30.0, **parameters: Any
                         yield message["result"]
                         return
                     else:
-                        raise _error(message)
+                        raise error_of(message)
             except TimeoutError:
                 raise Unreachable(f"the agent did not answer within {timeout:g} s") from None
     raise Unreachable("the agent ended before it answered")
@@ -154,7 +154,8 @@ def call(state: Path, command: str, timeout: float = 30.0, **parameters: Any) ->
     return result
 
 
-def _error(message: Mapping[str, Any]) -> NTMobileError:
+def error_of(message: Mapping[str, Any]) -> NTMobileError:
+    """The error in an agent's answer, as the class that it was there."""
     kind = getattr(errors, str(message.get("kind")), NTMobileError)
     text = str(message.get("error", "the agent said nothing"))
     error: NTMobileError = kind(text)

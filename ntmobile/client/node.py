@@ -22,7 +22,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ntmobile.client.directing import Directing, Pins
-from ntmobile.client.registering import Registering, Session
+from ntmobile.client.login import LoginResult
+from ntmobile.client.registering import Registering
 from ntmobile.client.sockets import ClientSockets
 from ntmobile.errors import InvalidName, MalformedMessage, NTMobileError, UnknownName, Unreachable
 from ntmobile.interfaces import INetworkWatcher, LocalNetworks
@@ -89,7 +90,7 @@ class Node:
         sign: Callable[[bytes], bytes],
         trust: TrustStore,
         pins: Pins,
-        log_in: Callable[[], Deferred[Session]],
+        log_in: Callable[[], Deferred[LoginResult]],
         watcher: INetworkWatcher,
         settings: NodeSettings,
         random: Callable[[int], bytes] = os.urandom,
@@ -365,7 +366,7 @@ class Node:
 
     # -- what the DC says (client.registering.Told)
 
-    def logged_in(self, session: Session) -> None:
+    def logged_in(self, session: LoginResult) -> None:
         """A login succeeded: a fresh certificate, and whom to trust."""
         self.certificate = session.certificate
         self.directing.trust = session.trust

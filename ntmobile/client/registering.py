@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ntmobile import __version__
+from ntmobile.client.login import LoginResult
 from ntmobile.errors import (
     AccessDenied,
     AuthenticationError,
@@ -32,7 +33,6 @@ from ntmobile.machines.registration import Rebound, Registered, Registration, Si
 from ntmobile.machines.requests import Answered, Asked, TimedOut
 from ntmobile.machines.signalling import ClientSession, Lost
 from ntmobile.protocols.timing import MachineTimer
-from ntmobile.wire.certificates import DeviceCertificate, TrustStore
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.fields import Endpoint
 from ntmobile.wire.messages.realtime import PolicyRequest
@@ -44,22 +44,10 @@ FIRST_WAIT: Final = 0.5
 LONGEST_WAIT: Final = 60.0
 
 
-class Session(Protocol):
-    """What a login gives; see :class:`ntmobile.protocols.login.LoginResult`."""
-
-    index: bytes
-    session_key: bytes
-    endpoints: tuple[Endpoint, ...]
-    lifetime: float
-    certificate: DeviceCertificate
-    trust: TrustStore
-    time_offset: float
-
-
 class Told(Protocol):
     """What the node hears of its DC."""
 
-    def logged_in(self, session: Session) -> None:
+    def logged_in(self, session: LoginResult) -> None:
         """A login succeeded: certificate and trust may be new ones."""
 
     def registered(self, event: Registered) -> None:
@@ -83,7 +71,7 @@ class Registering:
 
     reactor: Any
     told: Told
-    log_in: Callable[[], Deferred[Session]]
+    log_in: Callable[[], Deferred[LoginResult]]
     transmit: Callable[[bytes, Address], None]
     local: Callable[[], Mapping[int, tuple[Endpoint, ...]]]
     policy: PolicyRequest | None = None
@@ -228,7 +216,7 @@ class Registering:
             self._retry.cancel()
         self._retry = None
 
-    def _begin(self, session: Session) -> None:
+    def _begin(self, session: LoginResult) -> None:
         now = self.reactor.seconds()
         self.offset = session.time_offset
         self._wait = FIRST_WAIT

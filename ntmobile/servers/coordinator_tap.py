@@ -11,7 +11,7 @@ from twisted.python import usage
 from ntmobile.protocols.timing import use_monotonic_time
 from ntmobile.servers.configuration import load_coordinator
 from ntmobile.servers.coordinator import CoordinatorService
-from ntmobile.servers.starting import Starting
+from ntmobile.protocols.starting import Starting
 
 
 class Options(usage.Options):

@@ -1,0 +1,271 @@
+"""Twisted endpoints on the virtual network, for any Twisted program on this machine.
+
+``ntm:5000`` listens on the virtual addresses of this device, and
+``ntm:phone.alice.dc1.ntm.example:5000`` connects to a correspondent; both take ``state=DIR`` where
+the state directory is not the usual one. The agent must be running: it brings the tunnel up, and
+the sockets are made in its virtual network.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IReadDescriptor,
+    IStreamClientEndpoint,
+    IStreamClientEndpointStringParserWithReactor,
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
+    IWriteDescriptor,
+)
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.plugin import IPlugin
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ntmobile.client.control import SOCKET, error_of
+from ntmobile.client.state import default_state
+from ntmobile.errors import ConfigurationError, NotRegistered, Unreachable
+from ntmobile.plugins.netns.channel import Channel
+
+#: Seconds for a TCP connection through a tunnel that is up.
+CONNECT_TIMEOUT: Final = 30.0
+
+
+def open_socket(state: Path, family: socket.AddressFamily) -> socket.socket:
+    """A non-blocking stream socket in the virtual network of ``state``.
+
+    Where that is no namespace of its own (the ``tun`` attachment), it is the host's.
+    """
+    try:
+        channel = Channel.connect(state)
+    except NotRegistered:
+        made = socket.socket(family, socket.SOCK_STREAM)
+    else:
+        try:
+            kind = int(socket.SOCK_STREAM)
+            _, [descriptor] = channel.request("socket", family=int(family), type=kind, protocol=0)
+        finally:
+            channel.close()
+        made = socket.socket(fileno=descriptor)
+    made.setblocking(False)
+    return made
+
+
+class _Answer(LineOnlyReceiver):
+    """One question to the agent."""
+
+    delimiter = b"\n"
+    MAX_LENGTH = 1 << 20
+
+    def __init__(self, request: object) -> None:
+        self._request = request
+        self.answer: Deferred[Any] = Deferred()
+
+    def connectionMade(self) -> None:
+        """Ask."""
+        self.sendLine(json.dumps(self._request).encode())
+
+    def lineReceived(self, line: bytes) -> None:
+        """The answer; events are of no interest."""
+        message = json.loads(line)
+        if "event" in message or self.answer.called:
+            return
+        if "result" in message:
+            self.answer.callback(message["result"])
+        else:
+            self.answer.errback(Failure(error_of(message)))
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """No answer any more."""
+        if not self.answer.called:
+            self.answer.errback(Failure(Unreachable("the agent ended before it answered")))
+
+
+async def ask_agent(reactor: Any, state: Path, command: str, **parameters: Any) -> Any:
+    """Ask the agent of a state directory without blocking; see :mod:`ntmobile.client.control`.
+
+    :raises NTMobileError: what the agent says, or that none is running.
+    """
+    question = _Answer({"command": command, **parameters})
+    endpoint = UNIXClientEndpoint(reactor, str(state / SOCKET))
+    try:
+        await connectProtocol(endpoint, question)
+    except Exception as problem:
+        question.answer.addErrback(lambda failure: None)
+        raise Unreachable(
+            f"no agent is running for {state} ({problem}); start it with: ntm up --state {state}"
+        ) from None
+    return await question.answer
+
+
+@implementer(IReadDescriptor, IWriteDescriptor)
+class _Connecting:
+    """Waits until a connection in progress is writable, and reads what became of it."""
+
+    def __init__(self, reactor: Any, connecting: socket.socket) -> None:
+        self._reactor = reactor
+        self._socket = connecting
+        self.done: Deferred[None] = Deferred(self._cancel)
+        reactor.addWriter(self)
+
+    def _cancel(self, _: object) -> None:
+        self._reactor.removeWriter(self)
+
+    def doWrite(self) -> None:
+        """Writable: connected, or failed."""
+        self._reactor.removeWriter(self)
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self.done.errback(Failure(Unreachable(os.strerror(code))))
+        else:
+            self.done.callback(None)
+
+    def doRead(self) -> None:
+        """Never asked for."""
+
+    def fileno(self) -> int:
+        """The socket, for the reactor."""
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        """For the reactor's log."""
+        return "ntm"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor gave it up."""
+        if not self.done.called:
+            self.done.errback(reason)
+
+
+@implementer(IStreamClientEndpoint)
+class NTMClientEndpoint:
+    """Connects to a correspondent by name.
+
+    :param name: FQDN of a device, or the name of a user. :param port: TCP port there.
+    """
+
+    def __init__(self, reactor: Any, state: Path, name: str, port: int) -> None:
+        self._reactor = reactor
+        self._state = state
+        self._name = name
+        self._port = port
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        """See ``IStreamClientEndpoint``; fails with one of our errors."""
+        return Deferred.fromCoroutine(self._connect(protocolFactory))
+
+    async def _connect(self, factory: IProtocolFactory) -> Any:
+        shown = await ask_agent(self._reactor, self._state, "resolve", name=self._name)
+        made = open_socket(self._state, socket.AF_INET6)
+        try:
+            code = made.connect_ex((shown["ipv6"], self._port))
+            if code not in (0, errno.EINPROGRESS):
+                raise Unreachable(f"{self._name}: {os.strerror(code)}")
+            connecting = _Connecting(self._reactor, made)
+            connecting.done.addTimeout(CONNECT_TIMEOUT, self._reactor, self._timed_out)
+            try:
+                await connecting.done
+            except Unreachable as problem:
+                raise Unreachable(f"{self._name} port {self._port}: {problem}") from None
+            adopting = _Adopting(factory)
+            self._reactor.adoptStreamConnection(made.fileno(), socket.AF_INET6, adopting)
+        finally:
+            made.close()
+        return adopting.built
+
+    def _timed_out(self, result: object, seconds: float) -> Failure:
+        return Failure(Unreachable(f"no answer within {seconds:g} s"))
+
+
+class _Adopting(Factory[Any]):
+    """Builds the protocol of another factory and remembers it."""
+
+    def __init__(self, factory: IProtocolFactory) -> None:
+        self._factory = factory
+        self.built: Any = None
+        self.noisy = False
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """The other factory's protocol."""
+        self.built = self._factory.buildProtocol(addr)
+        return self.built
+
+
+@implementer(IStreamServerEndpoint)
+class NTMServerEndpoint:
+    """Listens on the virtual addresses of this device, IPv6 and IPv4."""
+
+    def __init__(self, reactor: Any, state: Path, port: int) -> None:
+        self._reactor = reactor
+        self._state = state
+        self._port = port
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """See ``IStreamServerEndpoint``; fails with one of our errors."""
+        return Deferred.fromCoroutine(self._listen(protocolFactory))
+
+    async def _listen(self, factory: IProtocolFactory) -> IListeningPort:
+        await ask_agent(self._reactor, self._state, "status")
+        made = open_socket(self._state, socket.AF_INET6)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            made.bind(("::", self._port))
+            made.listen(128)
+            listening: IListeningPort = self._reactor.adoptStreamPort(
+                made.fileno(), socket.AF_INET6, factory
+            )
+        except OSError as problem:
+            raise ConfigurationError(
+                f"cannot listen on port {self._port} of the virtual network: {problem.strerror}"
+            ) from None
+        finally:
+            made.close()
+        return listening
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 <= int(text) <= 65535:
+        raise ValueError(f"ntm: {text!r} is no port; write ntm:5000 or ntm:NAME:5000")
+    return int(text)
+
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class NTMServerEndpointParser:
+    """Parses ``ntm:PORT``."""
+
+    prefix = "ntm"
+
+    def parseStreamServer(  # type: ignore[override]  # the interface says *args for any syntax
+        self, reactor: Any, port: str, state: str | None = None
+    ) -> NTMServerEndpoint:
+        """See ``IStreamServerEndpointStringParser``."""
+        directory = Path(state) if state else default_state()
+        return NTMServerEndpoint(reactor, directory, _port(port))
+
+
+@implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
+class NTMClientEndpointParser:
+    """Parses ``ntm:NAME:PORT``."""
+
+    prefix = "ntm"
+
+    def parseStreamClient(  # type: ignore[override]  # as above
+        self, reactor: Any, name: str, port: str, state: str | None = None
+    ) -> NTMClientEndpoint:
+        """See ``IStreamClientEndpointStringParserWithReactor``."""
+        directory = Path(state) if state else default_state()
+        return NTMClientEndpoint(reactor, directory, name, _port(port))
