@@ -31,7 +31,9 @@ MAY_IMPORT = {
     "ntmobile.plugins": ("wire", "machines", "protocols", "plugins"),
     "ntmobile.servers": ("wire", "machines", "protocols", "plugins", "servers"),
     "ntmobile.client": ("wire", "machines", "protocols", "plugins", "client"),
+    "ntmobile.lab": ("lab",),
     "ntmobile.commands": (
+        "lab",
         "wire",
         "machines",
         "protocols",

@@ -78,17 +78,22 @@ class StreamConnector:
                 raise ConnectBindError(EADDRNOTAVAIL, f"{wanted} is none of our addresses")
             local = wanted or source, port or self.host.free_port("tcp", source)
         except ConnectBindError as problem:
-            self.host.timers.callLater(0, self.broke, problem)
+            self._fail_soon(problem)
         except LookupError:
             unknown = DNSLookupError(f"no address for {self.remote[0]}")
-            self.host.timers.callLater(0, self.broke, unknown)
+            self._fail_soon(unknown)
         except OSError as unreachable:
             error = getConnectError((unreachable.errno, unreachable.strerror))
-            self.host.timers.callLater(0, self.broke, error)
+            self._fail_soon(error)
         else:
             self._socket = StreamSocket(self.host, local, destination)
             self._socket.user = self
             self._socket.open()
+
+    def _fail_soon(self, reason: Exception) -> None:
+        """Fail in a later turn, in the place of the time-out."""
+        self._stop_clock()
+        self._deadline = self.host.timers.callLater(0, self.broke, reason)
 
     def stopConnecting(self) -> None:
         """Give up; the factory hears ``UserError``."""

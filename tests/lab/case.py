@@ -11,10 +11,10 @@ from twisted.python.failure import Failure
 from twisted.trial import itrial, unittest
 from twisted.trial.reporter import TestResultDecorator
 
-from tests.lab.node import Lab
-from tests.lab.process import Process, T, eventually
+from ntmobile.lab.node import Lab
+from ntmobile.lab.process import Process, T, eventually
+from ntmobile.lab.supervision import lab_unavailable
 from tests.lab.standing import StandingLab, standing_lab
-from tests.lab.supervision import lab_unavailable
 
 
 class _Told(Exception):

@@ -15,10 +15,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import react
 
-from tests.lab.internet import Access, Internet
-from tests.lab.measure import UdpProbe, start_udp_echo
-from tests.lab.node import Lab
-from tests.lab.process import pause
+from ntmobile.lab.internet import Access, Internet
+from ntmobile.lab.measure import UdpProbe, start_udp_echo
+from ntmobile.lab.node import Lab
+from ntmobile.lab.process import pause
 
 
 async def demonstrate(lab: Lab) -> dict[str, Any]:

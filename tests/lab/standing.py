@@ -5,9 +5,9 @@ from __future__ import annotations
 from attrs import define, field
 from twisted.internet import reactor
 
-from tests.lab.internet import SERVERS, Access, Internet
-from tests.lab.network import Host, Router, Segment, Server
-from tests.lab.node import Lab
+from ntmobile.lab.internet import SERVERS, Access, Internet
+from ntmobile.lab.network import Host, Router, Segment, Server
+from ntmobile.lab.node import Lab
 
 #: Client → the kind of its network. Each has a network of its own, named "net-CLIENT".
 CLIENTS = {
@@ -28,7 +28,7 @@ PAIRS = {"home": "home-b", "carrier": "carrier-b", "guest": "guest-b"}
 
 @define(eq=False)
 class StandingLab:
-    """Hosts by name (:data:`tests.lab.internet.SERVERS`, :data:`CLIENTS`, :data:`PAIRS`)."""
+    """Hosts by name (:data:`ntmobile.lab.internet.SERVERS`, :data:`CLIENTS`, :data:`PAIRS`)."""
 
     lab: Lab
     internet: Internet

@@ -18,12 +18,12 @@ from typing import Any
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from ntmobile.lab.internet import RESOLVER4
+from ntmobile.lab.measure import TcpStream, iperf
+from ntmobile.lab.node import remove_tree
+from ntmobile.lab.supervision import ROOT, SEARCH_PATH, LabError, lab_unavailable
 from tests.lab.case import LabTestCase
-from tests.lab.internet import RESOLVER4
-from tests.lab.measure import TcpStream, iperf
-from tests.lab.node import remove_tree
 from tests.lab.standing import StandingLab
-from tests.lab.supervision import ROOT, SEARCH_PATH, LabError, lab_unavailable
 
 
 async def problem_of(work: Awaitable[object]) -> LabError:
@@ -315,7 +315,7 @@ class AccountTests(SynchronousTestCase):
 
     def test_forbidden(self) -> None:
         """Where user namespaces are forbidden, the reason says so."""
-        code = "from tests.lab.supervision import lab_unavailable; print(lab_unavailable())"
+        code = "from ntmobile.lab.supervision import lab_unavailable; print(lab_unavailable())"
         forbid = 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"'
         done = subprocess.run(
             [

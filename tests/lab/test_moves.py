@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from statistics import median
 
+from ntmobile.lab.forwarder import Impairment
+from ntmobile.lab.internet import RESOLVER4, RESOLVER6, Access
+from ntmobile.lab.measure import TcpStream, UdpProbe, iperf, ping, start_udp_echo
+from ntmobile.lab.network import EVERYTHING, ICMP4, UDP, Attachment, Host
+from ntmobile.lab.node import Node
 from tests.lab.case import LabTestCase
-from tests.lab.forwarder import Impairment
-from tests.lab.internet import RESOLVER4, RESOLVER6, Access
-from tests.lab.measure import TcpStream, UdpProbe, iperf, ping, start_udp_echo
-from tests.lab.network import EVERYTHING, ICMP4, UDP, Attachment, Host
-from tests.lab.node import Node
 
 
 async def interface_addresses(node: Node, interface: str = "eth0") -> set[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from ntmobile.lab.internet import RESOLVER4, RESOLVER6
+from ntmobile.lab.measure import NatReport, nat_kind, ping, tool
+from ntmobile.lab.network import Router
 from tests.lab.case import LabTestCase
-from tests.lab.internet import RESOLVER4, RESOLVER6
-from tests.lab.measure import NatReport, nat_kind, ping, tool
-from tests.lab.network import Router
 from tests.lab.standing import CLIENTS, StandingLab
 
 

@@ -1,7 +1,7 @@
 """The process that owns a lab: it makes the namespaces and runs every program inside them.
 
-``python -m tests.lab.supervisor FD`` speaks JSON lines over the Unix socket ``FD`` (see
-:mod:`tests.lab.supervision` for the other end): a request is ``{"id", "op", ...}``, its answer
+``python -m ntmobile.lab.supervisor FD`` speaks JSON lines over the Unix socket ``FD`` (see
+:mod:`ntmobile.lab.supervision` for the other end): a request is ``{"id", "op", ...}``, its answer
 ``{"id", "result"}`` or ``{"id", "error"}``. Answers may come out of order: ``wait`` answers when
 the process has ended. When the socket closes, or a process at either end of it dies, the
 whole lab is gone. It removes no file: it sees mounts that the tests do not.
@@ -26,8 +26,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.lab import kernel
-from tests.lab.namespaces import (
+from ntmobile.lab import kernel
+from ntmobile.lab.namespaces import (
     HostNamespaces,
     enter_host,
     enter_user_namespace,

@@ -22,10 +22,10 @@ from collections.abc import Iterator
 
 from attrs import Factory, define, field
 
-from tests.lab import nat
-from tests.lab.nat import Mapping
-from tests.lab.network import Host, Router, Segment, Server
-from tests.lab.node import Lab
+from ntmobile.lab import nat
+from ntmobile.lab.nat import Mapping
+from ntmobile.lab.network import Host, Router, Segment, Server
+from ntmobile.lab.node import Lab
 
 #: Servers by name and host number in 192.0.2.0/24 and 2001:db8::/64.
 SERVERS = {"as": 10, "dc1": 11, "dc2": 12, "rs1": 21, "rs2": 22, "dns": 53}

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-#: The directory that holds the package ``tests``.
+#: The directory that holds the package ``ntmobile``.
 ROOT = Path(__file__).resolve().parents[2]
 
 #: The directory of the scripts that run inside hosts.
@@ -63,7 +63,7 @@ class Supervision:
                 [
                     sys.executable,
                     "-m",
-                    "tests.lab.supervisor",
+                    "ntmobile.lab.supervisor",
                     str(theirs.fileno()),
                     str(directory),  # only so that ps shows whose it is
                 ],
@@ -114,12 +114,15 @@ class Supervision:
         self._forget(identifier)  # the answer, if it comes, is for nobody
 
     def fileno(self) -> int:
+        """See ``IFileDescriptor``."""
         return self._socket.fileno()
 
     def logPrefix(self) -> str:
+        """See ``ILoggingContext``."""
         return "lab"
 
     def doRead(self) -> None:
+        """See ``IReadDescriptor``."""
         data = self._socket.recv(1 << 16)
         if not data:
             self.connectionLost(Failure(LabError("the supervisor has ended; see supervisor.log")))
@@ -136,6 +139,7 @@ class Supervision:
                 answer.callback(message["result"])
 
     def connectionLost(self, reason: Failure) -> None:
+        """See ``IReadDescriptor``: the lab is gone."""
         self._reactor.removeReader(self)
         pending, self._pending = self._pending, {}
         for answer in pending.values():
@@ -144,7 +148,7 @@ class Supervision:
 
 _PROBE = """
 import os, sys
-from tests.lab import kernel, namespaces
+from ntmobile.lab import kernel, namespaces
 try:
     namespaces.enter_user_namespace()
     kernel.unshare(kernel.CLONE_NEWNET | kernel.CLONE_NEWNS)

@@ -13,9 +13,9 @@ from typing import TypeVar
 from attrs import Factory, define, field
 from twisted.internet.base import ReactorBase
 
-from tests.lab.namespaces import inside_identity
-from tests.lab.process import Completed, Process
-from tests.lab.supervision import ROOT, SEARCH_PATH, LabError, Supervision
+from ntmobile.lab.namespaces import inside_identity
+from ntmobile.lab.process import Completed, Process
+from ntmobile.lab.supervision import ROOT, SEARCH_PATH, LabError, Supervision
 
 N = TypeVar("N", bound="Node")
 

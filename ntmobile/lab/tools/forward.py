@@ -1,8 +1,8 @@
 """Forward frames between two interfaces with delay, loss, duplication, reordering and a rate.
 
 Usage: ``forward.py SETTINGS.json NEAR FAR``. The settings (those of
-:class:`tests.lab.forwarder.Impairment`) are read at start and on SIGHUP; ``settings N`` is printed
-for the N-th reading. On SIGTERM the counts are printed as JSON. It stands in for ``tc netem``,
+:class:`ntmobile.lab.forwarder.Impairment`) are read at start and on SIGHUP; ``settings N`` is
+printed for the N-th reading. On SIGTERM the counts are printed as JSON. It stands in for ``tc netem``,
 which kernels often lack.
 """
 

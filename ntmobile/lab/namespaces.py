@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 
-from tests.lab import kernel
+from ntmobile.lab import kernel
 
 #: Name services of the real machine, which would answer in the place of the lab's.
 _HIDDEN_DIRECTORIES = ("/run/nscd", "/run/systemd/resolve")

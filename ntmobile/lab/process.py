@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from tests.lab.supervision import LabError, Supervision
+from ntmobile.lab.supervision import LabError, Supervision
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from attrs import asdict, define, field, frozen, validators
 
-from tests.lab.node import Node, ip_step
-from tests.lab.process import Process
-from tests.lab.supervision import TOOLS
+from ntmobile.lab.node import Node, ip_step
+from ntmobile.lab.process import Process
+from ntmobile.lab.supervision import TOOLS
 
 _SHARE = [validators.ge(0.0), validators.le(1.0)]
 

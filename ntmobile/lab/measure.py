@@ -15,10 +15,10 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from tests.lab.network import Host
-from tests.lab.node import Node
-from tests.lab.process import Process
-from tests.lab.supervision import TOOLS, LabError
+from ntmobile.lab.network import Host
+from ntmobile.lab.node import Node
+from ntmobile.lab.process import Process
+from ntmobile.lab.supervision import TOOLS, LabError
 
 
 def tool(name: str, *arguments: object) -> list[str]:

@@ -1,6 +1,6 @@
 """The system calls behind namespaces that Python 3.11 does not offer yet.
 
-Only the supervisor and the probe of :func:`tests.lab.supervision.lab_unavailable` use them, in
+Only the supervisor and the probe of :func:`ntmobile.lab.supervision.lab_unavailable` use them, in
 processes without threads: ``unshare(CLONE_NEWUSER)`` and ``setns`` of a mount namespace are
 refused to a process that has any.
 """

@@ -13,10 +13,10 @@ import sys
 
 from attrs import define, field
 
-from tests.lab.forwarder import Impairment, Link
-from tests.lab.nat import blocking
-from tests.lab.node import Node, Step, ip_step
-from tests.lab.supervision import TOOLS, LabError
+from ntmobile.lab.forwarder import Impairment, Link
+from ntmobile.lab.nat import blocking
+from ntmobile.lab.node import Node, Step, ip_step
+from ntmobile.lab.supervision import TOOLS, LabError
 
 #: nft matches for :meth:`Attachment.block`.
 EVERYTHING = "meta protocol { ip, ip6 }"
@@ -326,6 +326,7 @@ class Server(Host):
     """A host whose programs may serve ports below 1024 (53, 443)."""
 
     def settings(self) -> list[tuple[str, str]]:
+        """Give the kernel settings: low ports are free."""
         return [*super().settings(), ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")]
 
 
@@ -336,6 +337,7 @@ class Router(Host):
     segments: dict[str, Segment] = field(factory=dict, repr=False)
 
     def settings(self) -> list[tuple[str, str]]:
+        """Give the kernel settings: packets are forwarded."""
         return [
             *super().settings(),
             ("/proc/sys/net/ipv4/ip_forward", "1"),
