@@ -14,6 +14,7 @@ from ntmobile.wire.messages.fields import Endpoint, Location
 from ntmobile.wire.messages.realtime import (
     DirectionResponse,
     NotificationRequest,
+    Outcome,
     RouteDirection,
 )
 
@@ -84,6 +85,7 @@ class Pending:
     :ivar token: how the Direction Request is to be answered; None once it was.
     :ivar peer: CN's FQDN, once known. :ivar relay: name of the RS chosen.
     :ivar as_user: the name was tried as that of a user in another domain.
+    :ivar refusal: what became of it as that of a device.
     """
 
     direction: bytes
@@ -101,6 +103,7 @@ class Pending:
     relay: str | None = None
     endpoints: tuple[Endpoint, ...] = ()
     as_user: bool = False
+    refusal: tuple[Outcome, str] | None = None
     generation: int = 0
     avoid: set[str] = field(factory=set)
 

@@ -143,11 +143,13 @@ class Direction:
             return []
         if pending.location is None and not pending.as_user:
             pending.as_user = True
+            pending.refusal = (outcome, detail)
             domain = pending.peer.partition(".")[2]
             if self.trust.trusts(domain) and domain != self.clients.domain:
                 return [AskCoordinator(domain, pending.question, tag)]
         del self._pending[tag]
-        return self._respond(pending, outcome, detail)
+        # What became of the name as a device's says more than the second guess.
+        return self._respond(pending, *(pending.refusal or (outcome, detail)))
 
     def informed(self, tag: bytes, answer: Message, now: float, at: float) -> list[Effect]:
         """DC_CN's NTM Information Response."""

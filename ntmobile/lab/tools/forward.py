@@ -2,8 +2,8 @@
 
 Usage: ``forward.py SETTINGS.json NEAR FAR``. The settings (those of
 :class:`ntmobile.lab.forwarder.Impairment`) are read at start and on SIGHUP; ``settings N`` is
-printed for the N-th reading. On SIGTERM the counts are printed as JSON. It stands in for ``tc netem``,
-which kernels often lack.
+printed for the N-th reading. On SIGTERM the counts are printed as JSON. It stands in for
+``tc netem``, which kernels often lack.
 """
 
 from __future__ import annotations
