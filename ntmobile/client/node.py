@@ -1,12 +1,7 @@
-"""The node: one device's end of the platform, as a program embeds it (the public API).
+"""The node: one device's end of the platform (the public API).
 
-::
-
-    node = await Node.open(state_directory)
-    await node.start()
-    peer = await node.connect("phone.alice.dc1.ntm.example")
-    socket = node.listen_datagram(5000, lambda data, source, port: ...)
-    await node.stop()
+:func:`ntmobile.client.opening.open_node` opens one inside a program; the agent runs one for
+unmodified programs.
 """
 
 from __future__ import annotations
@@ -25,8 +20,15 @@ from ntmobile.client.directing import Directing, Pins
 from ntmobile.client.login import LoginResult
 from ntmobile.client.registering import Registering
 from ntmobile.client.sockets import ClientSockets
-from ntmobile.errors import InvalidName, MalformedMessage, NTMobileError, UnknownName, Unreachable
-from ntmobile.interfaces import INetworkWatcher, LocalNetworks
+from ntmobile.errors import (
+    InvalidName,
+    MalformedMessage,
+    NotPermittedHere,
+    NTMobileError,
+    UnknownName,
+    Unreachable,
+)
+from ntmobile.interfaces import INetworkWatcher, LocalNetworks, VirtualAddresses
 from ntmobile.machines.clients import Policy
 from ntmobile.machines.correspondence import AskDirection, Correspondence, Of
 from ntmobile.machines.effects import Address, Transmit
@@ -35,7 +37,9 @@ from ntmobile.machines.requests import Asked
 from ntmobile.machines.shown import Shown, ShownAddresses
 from ntmobile.machines.tunnel import LocalIdentity, Tunnel
 from ntmobile.machines.tunnel_effects import Deliver, Ended, Established, PathChanged, RoundTrip
+from ntmobile.plugins.attach_datagram import DatagramAttachment
 from ntmobile.protocols.timing import MachineTimer
+from ntmobile.protocols.virtual_udp import VirtualSocket
 from ntmobile.wire.certificates import DeviceCertificate, TrustStore
 from ntmobile.wire.messages.fields import Endpoint
 from ntmobile.wire.messages.realtime import (
@@ -104,6 +108,9 @@ class Node:
         self._watcher = watcher
         self._watching = False
         self._deliver: Callable[[bytes], None] = lambda packet: None
+        self._attached = False
+        self._datagrams: DatagramAttachment | None = None
+        self._registering: list[Deferred[None]] = []
         self._listeners: list[Callable[[object], None]] = []
         self._connecting: dict[str, list[Deferred[Tunnel]]] = {}
         self._pings: dict[tuple[str, int], Deferred[float]] = {}
@@ -181,6 +188,7 @@ class Node:
     def set_deliver(self, deliver: Callable[[bytes], None]) -> None:
         """Where packets for the applications go: an attachment's ``send``."""
         self._deliver = deliver
+        self._attached = True
 
     def packet_from_application(self, packet: bytes) -> bool:
         """An inner packet of an application.
@@ -201,6 +209,49 @@ class Node:
             self.correspondence.open(peer, packet, now)
         self._flush()
         return True
+
+    def listen_datagram(
+        self,
+        port: int,
+        receive: Callable[[bytes, str, int], None],
+        refused: Callable[[str, int], None] | None = None,
+    ) -> VirtualSocket:
+        """UDP on this device's virtual addresses inside this program, without any device.
+
+        :param port: 0 takes a free one. :param receive: called with payload, source address, port.
+        :param refused: called with address and port where nobody listens there.
+        :return: has ``send(payload, address, port)`` and ``close()``.
+        :raises AlreadyExists: the port is in use.
+        :raises NotPermittedHere: the node has another attachment.
+        """
+        if self._datagrams is None:
+            if self._attached:
+                raise NotPermittedHere(
+                    "this node's packets go to a virtual network; open sockets in there instead"
+                )
+            addresses = VirtualAddresses(str(self.certificate.ipv6), str(self.certificate.ipv4))
+            self._datagrams = DatagramAttachment(
+                self._reactor, addresses, self._packet
+            )
+            self.set_deliver(self._datagrams.send)
+        return self._datagrams.listen(port, receive, refused)
+
+    async def when_registered(self, timeout: float) -> None:
+        """Wait until the DC has our location. :raises Unreachable: not in ``timeout`` seconds."""
+        if self.registering.registered:
+            return
+        waiting: Deferred[None] = Deferred()
+        self._registering.append(waiting)
+
+        def explain(result: object, _: float) -> Failure:
+            text = f"not registered within {timeout:g} s: {self.registering.problem}"
+            return Failure(Unreachable(text))
+
+        waiting.addTimeout(timeout, self._reactor, explain)
+        await waiting
+
+    def _packet(self, packet: bytes) -> None:
+        self.packet_from_application(packet)
 
     async def connect(self, name: str, timeout: float = CONNECT_TIMEOUT) -> Tunnel:
         """A live tunnel to a device by its FQDN, or to a user's device that registered last.
@@ -376,6 +427,10 @@ class Node:
 
     def registered(self, event: Registered) -> None:
         """The DC has our location."""
+        waiting, self._registering = self._registering, []
+        for one in waiting:
+            if not one.called:
+                one.callback(None)
         self._tell(event)
 
     def rebound(self, event: Rebound) -> None:
