@@ -6,7 +6,7 @@ from typing import Final
 
 from ntmobile.errors import AuthenticationError
 from ntmobile.machines.association import Association
-from ntmobile.machines.constants import HINT_INTERVAL
+from ntmobile.machines.constants import CROSSING_PATIENCE, HINT_INTERVAL
 from ntmobile.machines.effects import Address, Transmit
 from ntmobile.machines.opening import OpenDirection
 from ntmobile.machines.paths import Path, PathState
@@ -164,7 +164,9 @@ class Admission:
         if header.flags & _HANDSHAKE_PLEASE:
             # It has this direction. Should it be a liar: a handshake under a fresh temporal key
             # changes nothing for the worse, and there is one a direction.
-            if direction.message.initiator and direction.fresh(now):
+            # Not while a session is so young that the other side may just not have heard of it.
+            young = session.heard is None and now < session.born + CROSSING_PATIENCE
+            if direction.message.initiator and direction.fresh(now) and not young:
                 association.directions.initiate(direction, now)
             return
         if path.state is PathState.VALID or path is association.paths.active:
@@ -174,7 +176,8 @@ class Admission:
         """Data that nothing opens: if there are no keys, say so; never at length (R8, R15)."""
         association = self._association
         direction = association.directions.get(datagram[4:12])
-        if direction is None or association.sessions.current is not None:
+        sessions = association.sessions
+        if direction is None or sessions.current is not None or sessions.pending:
             return
         if not self._sent_hints.allow(direction.identifier, now):
             return

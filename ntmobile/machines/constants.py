@@ -74,6 +74,8 @@ AMPLIFICATION: Final = 3
 NOMINATIONS: Final = 4
 #: Directions whose paths are kept beside the active one (ours).
 DIRECTIONS: Final = 4
+#: Directions held at all, fresh ones included (ours).
+DIRECTION_LIMIT: Final = 12
 #: A valid path of the same kind takes over when its round trip is so much shorter (ours).
 BETTER_RATIO: Final = 0.8
 BETTER_SECONDS: Final = 0.010

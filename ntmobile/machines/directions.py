@@ -6,7 +6,12 @@ from collections.abc import Callable, Iterator
 
 from attrs import define, field
 
-from ntmobile.machines.constants import CROSSING_PATIENCE, DIRECTIONS, EPOCH_OVERLAP
+from ntmobile.machines.constants import (
+    CROSSING_PATIENCE,
+    DIRECTION_LIMIT,
+    DIRECTIONS,
+    EPOCH_OVERLAP,
+)
 from ntmobile.machines.handshake import Parties
 from ntmobile.machines.leg import RelayLeg
 from ntmobile.machines.opening import OpenDirection
@@ -77,14 +82,18 @@ class Directions:
     def begin(self, now: float) -> None:
         """Begin the handshakes that are this side's to begin.
 
-        Of crossed directions the one with the lowest rank wins (R15); the other one's initiator
-        waits a while for it, because it might never come to the other side.
+        Of crossed directions the one that the lower FQDN asked for wins (R15); the other one's
+        initiator waits a while for it, because it might never come to the other side.
         """
-        winner = min((o for o in self if o.open(now)), key=lambda each: each.rank, default=None)
+        first = min((each.message.requester for each in self if each.open(now)), default="")
+        busy = {each.message.requester for each in self if each.initiation is not None}
         for direction in self:
             if not self._is_ours(direction, now):
                 continue
-            if direction is winner or now >= direction.known + CROSSING_PATIENCE:
+            requester = direction.message.requester
+            wins = requester == first and requester not in busy
+            if wins or now >= direction.known + CROSSING_PATIENCE:
+                busy.add(requester)
                 self.initiate(direction, now)
 
     def initiate(self, direction: OpenDirection, now: float) -> None:
@@ -127,10 +136,16 @@ class Directions:
         return self._paths.add(Path(direction.identifier, leg.remote, leg.relay.name))
 
     def retire(self, now: float) -> None:
-        """Forget the oldest directions that carry nothing, beyond a few."""
+        """Forget the oldest directions that carry nothing, beyond a few; and any beyond many."""
         spare = [each for each in self if not self._carries(each, now)]
         for direction in spare[: max(0, len(self._all) - DIRECTIONS)]:
             self.forget(direction)
+        for direction in self:
+            if len(self._all) <= DIRECTION_LIMIT:
+                break
+            active = self._paths.active
+            if active is None or active.identifier != direction.identifier:
+                self.forget(direction)
 
     def _carries(self, direction: OpenDirection, now: float) -> bool:
         if direction.open(now):

@@ -60,11 +60,6 @@ class OpenDirection:
         return self.message.direction
 
     @property
-    def rank(self) -> tuple[str, bytes]:
-        """Of crossed directions, the one with the lowest rank wins (R15)."""
-        return self.message.requester, self.message.direction
-
-    @property
     def expires(self) -> float:
         """When its temporal key is not to be used any more (R18)."""
         return self.known + min(DIRECTION_LIFETIME, float(self.message.lifetime))

@@ -10,7 +10,12 @@ from __future__ import annotations
 
 from attrs import define, field
 
-from ntmobile.machines.constants import CROSSING_PATIENCE, DIRECTION_LIFETIME, EPOCH_OVERLAP
+from ntmobile.machines.constants import (
+    CROSSING_PATIENCE,
+    DIRECTION_LIFETIME,
+    DIRECTION_LIMIT,
+    EPOCH_OVERLAP,
+)
 from ntmobile.machines.keys import Epoch
 from ntmobile.machines.session import Session
 
@@ -38,10 +43,15 @@ class SessionSet:
         """There is a session, and the correspondent has used it."""
         return self.current is not None and self.current.heard is not None
 
+    @property
+    def pending(self) -> bool:
+        """A handshake was answered, and nothing came under its keys yet."""
+        return bool(self._pending)
+
     def pend(self, session: Session, now: float) -> None:
         """As responder: a session that nothing came under yet."""
         self._pending.append(_Waiting(session, now + DIRECTION_LIFETIME))
-        del self._pending[:-4]
+        del self._pending[:-DIRECTION_LIMIT]
 
     def open(
         self, datagram: bytes, counter: int, now: float
