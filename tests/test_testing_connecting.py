@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 from OpenSSL.crypto import X509, PKey
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
@@ -24,9 +25,11 @@ from twisted.internet.error import (
     ConnectError,
     ConnectionRefusedError,
     DNSLookupError,
+    NotConnectingError,
     TimeoutError,
     UserError,
 )
+from twisted.internet.interfaces import IConnector
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.ssl import Certificate, CertificateOptions, optionsForClientTLS
 
@@ -117,6 +120,46 @@ class ConnectingTests(StreamTestCase):
         connector.connect()
         self.internet.advance(1)
         self.assertEqual((len(factory.protocols), connector.state), (2, "connected"))
+
+    def test_states(self) -> None:
+        """A connector is used as its state allows, and knows where it goes."""
+        connector = self.client_host.reactor.connectTCP("nobody.example", 1, Attempts())
+        self.assertEqual(connector.getDestination(), IPv4Address("TCP", "nobody.example", 1))
+        self.assertRaises(RuntimeError, connector.connect)
+        connector.disconnect()
+        self.assertEqual((connector.state, self.internet.clock.calls), ("disconnected", []))
+        self.assertRaises(NotConnectingError, connector.stopConnecting)
+        connector.disconnect()
+        connector.remote = ("203.0.113.1", 4330)
+        connector.connect()
+        self.internet.advance(1)
+        self.assertEqual(connector.state, "connected")
+        self.assertEqual(connector.getDestination(), IPv4Address("TCP", "203.0.113.1", 4330))
+
+    def test_given_up_at_once(self) -> None:
+        """A factory may stop the attempt as it starts."""
+
+        class Reluctant(Attempts):
+            def startedConnecting(self, connector: IConnector) -> None:
+                connector.stopConnecting()
+
+        factory = Reluctant()
+        self.client_host.reactor.connectTCP("203.0.113.1", 4330, factory, timeout=None)
+        self.internet.advance(1)
+        self.assertEqual((len(factory.failed), factory.protocols), (1, []))
+
+    def test_client_declines(self) -> None:
+        """A client factory that gives no protocol ends the connection."""
+
+        class Declining(Attempts):
+            def buildProtocol(self, addr: object) -> None:  # type: ignore[override]  # on purpose
+                return None
+
+        factory = Declining()
+        self.client_host.reactor.connectTCP("203.0.113.1", 4330, factory)
+        self.internet.advance(1)
+        self.assertEqual(len(factory.lost), 1)
+        self.assertEqual(self.internet.clock.calls, [])
 
     def test_name_and_ipv6(self) -> None:
         """``HostnameEndpoint`` finds a name's addresses and falls back from IPv6 to IPv4."""

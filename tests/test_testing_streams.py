@@ -124,6 +124,46 @@ class StreamTests(StreamTestCase):
         self.assertIsNotNone(server.reason)
         self.assertEqual(self.internet.clock.calls, [])
 
+    def test_after_the_end(self) -> None:
+        """What is done with a connection that is over has no effect."""
+        client, server = self.connect()
+        transport = client.transport
+        transport.stopProducing()
+        transport.loseConnection()
+        self.internet.advance(1)
+        producer = NonStreamingProducer(transport)
+        # Twisted does not declare what its own producer for tests provides.
+        transport.registerProducer(producer, False)  # type: ignore[arg-type]
+        self.assertTrue(producer.stopped)
+        for call in (
+            transport.loseConnection,
+            transport.abortConnection,
+            transport.loseWriteConnection,
+            transport.resumeProducing,
+        ):
+            call()
+        transport.write(b"x")
+        self.internet.advance(1)
+        self.assertEqual((server.data, self.internet.clock.calls), (b"", []))
+
+    def test_socket_options(self) -> None:
+        """Options are remembered."""
+        client, _ = self.connect()
+        client.transport.setTcpNoDelay(True)
+        client.transport.setTcpKeepAlive(True)
+        self.assertTrue(client.transport.getTcpNoDelay() and client.transport.getTcpKeepAlive())
+
+    def test_half_close_by_both(self) -> None:
+        """A connection whose halves are both closed is over, on both sides."""
+        self.factory.kind = HalfKeeper
+        client, server = self.connect(kind=HalfKeeper)
+        client.transport.loseWriteConnection()
+        server.transport.loseWriteConnection()
+        self.internet.advance(1)
+        self.assertIsNotNone(client.reason)
+        self.assertIsNotNone(server.reason)
+        self.assertEqual(self.internet.clock.calls, [])
+
     def test_wrong_type(self) -> None:
         """Only bytes can be written."""
         client, _ = self.connect()
