@@ -89,8 +89,12 @@ def declaration_of(message: Message | type[Message]) -> Declaration:
 
 def encode(message: Message, limit: int = FRAME_LIMIT) -> bytes:
     """Encode a message; out of bounds or over ``limit`` bytes is :class:`MalformedMessage`."""
-    number = _BY_TYPE[type(message)].number
-    data = number.to_bytes(2, "big") + _ENCODER.encode(message)
+    declaration = _BY_TYPE[type(message)]
+    try:
+        body = _ENCODER.encode(message)
+    except (TypeError, ValueError, RecursionError, OverflowError) as problem:
+        raise MalformedMessage(f"a {declaration.title} that does not encode: {problem}") from None
+    data = declaration.number.to_bytes(2, "big") + body
     decode(data, limit)
     return data
 

@@ -10,9 +10,10 @@ from msgspec import Meta
 
 from ntmobile.errors import MalformedMessage
 
-Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[a-z0-9.-]+$")]
-#: A pattern over FQDNs, such as ``*.alice.dc1.ntm.example``.
-Pattern = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[a-z0-9.*-]+$")]
+# "$" would let a newline at the end through.
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"\A[a-z0-9.-]+\Z")]
+#: A pattern over FQDNs, such as ``*.alice.dc1.ntm.example``: an FQDN of at most 70, and ``*.``.
+Pattern = Annotated[str, Meta(min_length=1, max_length=72, pattern=r"\A[a-z0-9.*-]+\Z")]
 Text = Annotated[str, Meta(max_length=200)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 32)]
 Counter = Annotated[int, Meta(ge=0, lt=1 << 62)]
@@ -27,6 +28,9 @@ Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
 Certificate = Annotated[bytes, Meta(min_length=64, max_length=400)]
 AddressBytes = Annotated[bytes, Meta(min_length=4, max_length=16)]
+
+#: Version of IP.
+Family = Annotated[int, Meta(ge=4, le=6)]
 
 #: Address and port as Twisted gives them: numeric host text, port.
 Address = tuple[str, int]
@@ -82,5 +86,5 @@ class Location(msgspec.Struct, frozen=True, array_like=True):
     generation: Counter
     observed: Endpoints
     local: Endpoints
-    translated: Annotated[tuple[int, ...], Meta(max_length=2)] = ()
+    translated: Annotated[tuple[Family, ...], Meta(max_length=2)] = ()
     online: bool = True
