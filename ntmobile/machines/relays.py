@@ -193,7 +193,7 @@ class RelayRegistry:
         return None if best is None else (best.name, best.endpoints)
 
     def placed(self, name: str, order: RelayDirection, now: float) -> None:
-        """An RS is sent a Relay Direction. One that another RS had is only its own now."""
+        """An RS took a Relay Direction. One that another RS had is only its own now."""
         self._now = now
         relay = self._relays.get(name)
         if relay is None:
