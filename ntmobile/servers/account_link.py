@@ -97,27 +97,35 @@ class AccountLink:
         match message:
             case Lease(seconds, time, sequence):
                 self._lease(float(seconds), time / 1000)
-                if sequence > self.sequence:
-                    await self._catch_up(link)
+                await self._catch_up(link, sequence)
                 return LinkAcknowledgement()
             case RevocationPush():
-                self._carry_out(message)
+                # Not to be counted as carried out while something before it is missing.
+                sequence = message.sequence if message.since <= self.sequence else self.sequence
+                self._carry_out(message.revoked, sequence)
+                await self._catch_up(link, message.since)
                 return LinkAcknowledgement()
             case AssignmentRequest() | LoginOutcome() | LoginData():
                 return await self._desk.account_server_asked(message)
             case _:
                 raise AuthenticationError("not a request that an account server makes")
 
-    async def _catch_up(self, link: Link) -> None:
-        try:
-            answer = await link.request(ChangesRequest(self.sequence))
-        except NTMobileError as problem:
-            log.warn("no revocations from the account server: {problem}", problem=str(problem))
-            return
-        if isinstance(answer, RevocationPush):
-            self._carry_out(answer)
+    async def _catch_up(self, link: Link, sequence: int) -> None:
+        """Ask for what was missed, up to a sequence, in as many messages as it takes."""
+        while self.sequence < sequence:
+            before = self.sequence
+            try:
+                answer = await link.request(ChangesRequest(before))
+            except NTMobileError as problem:
+                log.warn("no revocations from the account server: {problem}", problem=str(problem))
+                return
+            if not isinstance(answer, RevocationPush):
+                raise AuthenticationError("not the answer of an account server")
+            self._carry_out(answer.revoked, answer.sequence)
+            if self.sequence <= before:
+                return
 
-    def _carry_out(self, push: RevocationPush) -> None:
-        for revoked in push.revoked:
-            self._revoke(revoked)
-        self.sequence = max(self.sequence, push.sequence)
+    def _carry_out(self, revoked: tuple[Revoked, ...], sequence: int) -> None:
+        for each in revoked:
+            self._revoke(each)
+        self.sequence = max(self.sequence, sequence)

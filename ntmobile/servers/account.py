@@ -1,0 +1,240 @@
+"""The account server: the only holder of authentication data, for all DCs of a realm (paper, V-A).
+
+DCs dial it over mutual TLS. It answers the logins that they relay, tells them who is revoked, and
+signs the lists of devices.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Final
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IListeningPort, ITransport
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+
+from ntmobile.errors import AuthenticationError, ConfigurationError, MalformedMessage
+from ntmobile.interfaces import IAccountStore, IAccountStoreProvider
+from ntmobile.plugins import find
+from ntmobile.plugins.files import read_file
+from ntmobile.protocols.accounts import AccountDesk
+from ntmobile.protocols.link import Link
+from ntmobile.protocols.tls import connection_of, peer_identity, server_context_factory
+from ntmobile.servers.configuration import AccountServerConfiguration
+from ntmobile.servers.credentials import load_signer
+from ntmobile.servers.identities import DeviceLists
+from ntmobile.servers.listening import listen_tcp
+from ntmobile.servers.registrar import AccountRegistrar
+from ntmobile.servers.revocations import ChangeFeed
+from ntmobile.servers.workers import Workers
+from ntmobile.wire import names
+from ntmobile.wire.certificates import TrustStore
+from ntmobile.wire.codec import Message, encode
+from ntmobile.wire.messages.account import (
+    ChangesRequest,
+    IdentityRequest,
+    LoginData,
+    LoginResponse,
+    Trusted,
+)
+
+log = Logger()
+
+#: Seconds for a TLS handshake; a connection that does not finish it is closed.
+HANDSHAKE: Final = 15.0
+#: Connections at once, those in their handshake included.
+CONNECTIONS: Final = 2048
+
+
+class AccountServer(Service):
+    """The AS of one realm.
+
+    :param reactor: provides TCP, time and threads.
+    :param pool: for tests, what stands in for threads.
+    :raises ConfigurationError: a file or plugin named in the configuration is wrong.
+    """
+
+    def __init__(
+        self, configuration: AccountServerConfiguration, reactor: Any, pool: Any = None
+    ) -> None:
+        self.configuration = configuration
+        self._reactor = reactor
+        credentials = configuration.identity.credentials()
+        trust = configuration.identity.trust()
+        signer = load_signer(configuration.device_ca_certificate, configuration.device_ca_key)
+        if signer.certificate not in trust.authorities[trust.home].device_cas:
+            raise ConfigurationError(
+                f"{configuration.device_ca_certificate}: not in the trust bundle "
+                f"{configuration.identity.bundle}; devices would not be believed"
+            )
+        bundle = read_file(configuration.identity.bundle)
+        trusted = trusted_realms(trust)
+        _check_size(bundle, trusted)
+        name, section = configuration.store
+        provider: IAccountStoreProvider = find(IAccountStoreProvider, name)
+        self.store: IAccountStore = provider.open(section, configuration.file.parent, make=False)
+        self._storage = Workers(reactor, 1, "accounts", pool=pool)
+        self._hashing = Workers(reactor, os.cpu_count() or 1, "passwords", pool=pool)
+        self.feed = ChangeFeed(
+            self.store, self._storage, configuration.lease, self.unix_time, reactor
+        )
+        self.lists = DeviceLists(self.store, self._storage, signer, self.unix_time)
+        self.registrar = AccountRegistrar(
+            self.store,
+            signer,
+            trust,
+            bundle,
+            trusted,
+            configuration.device_certificate_lifetime,
+            self._storage,
+            self._hashing,
+            self.unix_time,
+            reactor,
+            self.feed.poll,
+        )
+        key, chain = credentials.key, credentials.chain
+        self._outer_tls = server_context_factory(
+            key, chain, trust, peer_roles=("dc",), clock=self.unix_time
+        )
+        self._inner_tls = server_context_factory(key, chain, trust, peer_roles=())
+        self._ports: list[IListeningPort] = []
+        self._links: dict[Link, AccountDesk | None] = {}
+
+    def unix_time(self) -> float:
+        """The realm's time: this machine's wall clock (R12)."""
+        return time.time()
+
+    # -- service
+
+    def startService(self) -> None:
+        """Listen for DCs.
+
+        :raises ConfigurationError: a port is not free.
+        """
+        Service.startService(self)
+        listening = self.configuration.listening
+        plain: Factory[Any] = Factory()
+        plain.buildProtocol = self._accept  # type: ignore[method-assign]  # may refuse one
+        factory: Factory[Any] = TLSMemoryBIOFactory(self._outer_tls, False, plain)
+        for host in listening.listen:
+            self._ports.append(listen_tcp(self._reactor, listening.port, factory, host))
+        self._storage.start()
+        self._hashing.start()
+        self.feed.start()
+        log.info("account server of {realm}", realm=self.configuration.realm)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening, close the links, end what is under way."""
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self.feed.stop()
+        stopping = [port.stopListening() for port in self._ports]
+        self._ports.clear()
+        await DeferredList([each for each in stopping if isinstance(each, Deferred)])
+        for link in tuple(self._links):
+            link.close()
+        self._hashing.stop()
+        self._storage.stop()
+        self.store.close()
+
+    # -- links
+
+    def _accept(self, addr: object) -> Link | None:
+        if len(self._links) >= CONNECTIONS:
+            log.warn("refused a connection from {address}: too many", address=addr)
+            return None
+        link = Link(self._reactor, self._asked, _coordinator)
+        self._links[link] = None
+        timer = self._reactor.callLater(HANDSHAKE, self._too_slow, link)
+
+        def settled(result: Any) -> Any:
+            if timer.active():
+                timer.cancel()
+            return result
+
+        link.ready.addBoth(settled).addCallbacks(self._stands, self._refused)
+        link.closed.addCallback(lambda _: self._gone(link))
+        return link
+
+    def _too_slow(self, link: Link) -> None:
+        transport: Any = link.transport
+        if transport is not None:
+            transport.abortConnection()
+
+    def _refused(self, failure: Failure) -> None:
+        log.warn("refused a connection: {problem}", problem=failure.getErrorMessage())
+
+    def _stands(self, link: Link) -> None:
+        if link.peer is None:
+            return
+        domain = link.peer[1]
+        self._links[link] = AccountDesk(
+            domain, link, self._inner_tls, self.registrar, self._reactor
+        )
+        self.feed.add(link, domain)
+        log.info("linked to the coordinator of {domain}", domain=domain)
+
+    def _gone(self, link: Link) -> None:
+        desk = self._links.pop(link, None)
+        self.feed.remove(link)
+        if desk is not None:
+            desk.close()
+            log.info("lost the coordinator of {domain}", domain=desk.domain)
+
+    async def _asked(self, message: Message, link: Link) -> Message | None:
+        """A request of a DC: for its own domain only (R1)."""
+        desk = self._links.get(link)
+        if desk is None:
+            raise AuthenticationError("no coordinator asks on this link")
+        match message:
+            case LoginData():
+                desk.take(message)
+                return None
+            case ChangesRequest(since):
+                return await self.feed.missed(since, desk.domain)
+            case IdentityRequest(name):
+                return await self.lists.of(_user_in(name, desk.domain))
+            case _:
+                raise AuthenticationError("not a request that a coordinator makes")
+
+
+def trusted_realms(trust: TrustStore) -> tuple[Trusted, ...]:
+    """The foreign authorities, as devices are told of them."""
+    return tuple(
+        Trusted(suffix, authority.to_pem())
+        for suffix, authority in sorted(trust.authorities.items())
+        if suffix != trust.home
+    )
+
+
+def _check_size(bundle: bytes, trusted: tuple[Trusted, ...]) -> None:
+    try:
+        encode(LoginResponse(0, 0, certificate=bytes(400), bundle=bundle, trusted=trusted))
+    except MalformedMessage as problem:
+        raise ConfigurationError(
+            f"the trusted authorities are too many or too large for one message: {problem}"
+        ) from None
+
+
+def _coordinator(transport: ITransport) -> tuple[str, str]:
+    """The verified identity of a peer; TLS has admitted DCs of this realm only (R1)."""
+    identity = peer_identity(connection_of(transport))
+    if identity is None or identity[0] != "dc":
+        raise AuthenticationError("only coordinators link to an account server")
+    return identity
+
+
+def _user_in(name: str, domain: str) -> str:
+    """The user that a name stands for, itself or its device, in a DC's own domain (R1)."""
+    if names.is_user_of(name, domain):
+        return name
+    if names.is_device_of(name, domain):
+        return names.user_of(name)
+    raise AuthenticationError(f"the coordinator of {domain} does not speak for {name}")
