@@ -107,6 +107,7 @@ class Node:
         self._x25519 = x25519
         self._watcher = watcher
         self._watching = False
+        self._stopped = False
         self._deliver: Callable[[bytes], None] = lambda packet: None
         self._attached = False
         self._datagrams: DatagramAttachment | None = None
@@ -168,6 +169,7 @@ class Node:
         for tunnel in self.correspondence.tunnels:
             self.correspondence.end(tunnel.peer, "going down", self._reactor.seconds())
         self._flush()
+        self._stopped = True
         self._timer.cancel()
         await self.registering.stop()
         await self.sockets.close()
@@ -230,9 +232,7 @@ class Node:
                     "this node's packets go to a virtual network; open sockets in there instead"
                 )
             addresses = VirtualAddresses(str(self.certificate.ipv6), str(self.certificate.ipv4))
-            self._datagrams = DatagramAttachment(
-                self._reactor, addresses, self._packet
-            )
+            self._datagrams = DatagramAttachment(self._reactor, addresses, self._packet)
             self.set_deliver(self._datagrams.send)
         return self._datagrams.listen(port, receive, refused)
 
@@ -355,7 +355,7 @@ class Node:
 
     def datagram_received(self, datagram: bytes, remote: Address) -> None:
         """Any datagram: the first byte tells the traffics apart (R23)."""
-        if not datagram:
+        if not datagram or self._stopped:
             return
         if datagram[0] & 0xF0 == 0x20:
             self.registering.datagram_received(datagram, remote)
@@ -381,7 +381,8 @@ class Node:
                             self._deliver(shown)
                     case Of():
                         self._tunnel_told(effect)
-        self._timer.set(self.correspondence.next_timer())
+        if not self._stopped:
+            self._timer.set(self.correspondence.next_timer())
 
     def _tunnel_told(self, told: Of) -> None:
         peer = told.peer

@@ -14,7 +14,7 @@ from random import uniform
 from typing import Any, Final, Protocol
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -184,6 +184,8 @@ class Registering:
     async def _try_login(self) -> None:
         try:
             session = await self.log_in()
+        except CancelledError:
+            self._logging_in = None
         except (AccessDenied, AuthenticationError) as problem:
             self._failed(problem, LONGEST_WAIT)
         except NTMobileError as problem:
@@ -262,7 +264,8 @@ class Registering:
             self._event(event)
         for transmit in registration.transmissions():
             self.transmit(transmit.datagram, transmit.remote)
-        self._timer.set(registration.next_timer())
+        if not self._stopped:
+            self._timer.set(registration.next_timer())
 
     def _event(self, event: object) -> None:
         match event:

@@ -181,7 +181,9 @@ class Direction:
         pending.avoid.add(pending.relay)
         return self._route(pending, now)
 
-    def location_updated(self, domain: str, update: LocationUpdate, now: float) -> list[Effect]:
+    def location_updated(
+        self, domain: str, update: LocationUpdate, now: float, at: float
+    ) -> list[Effect]:
         """CN registered elsewhere while its direction was pending (R16): decide again."""
         pending = self._pending.get(update.direction)
         if (
@@ -192,6 +194,14 @@ class Direction:
             or update.location.generation < pending.location.generation
         ):
             return []
+        if update.certificate:
+            try:
+                certificate = self.trust.verify_device(update.certificate, at)
+            except CertificateError:
+                return []
+            if certificate.fqdn != update.cn:
+                return []
+            pending.certificate = certificate
         pending.location = update.location
         return self._route(pending, now)
 
@@ -223,7 +233,7 @@ class Direction:
         choice = self.relays.choose(route.relay_families, frozenset(pending.avoid))
         if choice is None:
             pending.relay = None
-            if not route.direct:
+            if not route.direct and pending.location.online:
                 detail = f"{route.reason}, and no relay server of {self.clients.domain} is there"
                 return self.failed(pending.direction, Outcome.NO_RELAY, detail)
             return self._issue(pending, now)

@@ -85,9 +85,14 @@ class OpenDirection:
     def update(
         self, message: RouteDirection, parties: Parties, known: float, *, renew: bool
     ) -> None:
-        """A newer generation of it; with ``renew`` its temporal key is another one."""
+        """A newer generation of it; with ``renew`` its temporal key is another one.
+
+        Where a certificate changed, message 1 is made anew: the old one fits no prologue.
+        """
         if renew and self._psk is not None:
             self._psk = message.temporal_key
+            self.cancel()
+        elif parties != self.parties:
             self.cancel()
         self.message, self.parties, self.known = message, parties, known
 
@@ -102,6 +107,11 @@ class OpenDirection:
         head_start = 0.0 if self.message.relay_first or not paths else DIRECT_HEAD_START
         self._relay_at = now + head_start
         self._targets = [_Target(path, now) for path in paths]
+
+    def join(self, path: Path, now: float) -> None:
+        """A direct path that came later takes message 1 at once."""
+        if self.initiation is not None and all(each.path is not path for each in self._targets):
+            self._targets.append(_Target(path, now))
 
     def reach(self, path: Path, now: float) -> None:
         """``path`` takes message 1 at once, or as soon as it is time for the relay."""

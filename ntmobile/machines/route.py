@@ -86,7 +86,8 @@ def decide(mn: Location, cn: Location, *, hide: bool = False) -> Route:
     :param hide: one of them hides its addresses from the other (R13): relay only.
     """
     reaches = {family: reach(mn, cn, family) for family in (4, 6)}
-    needed = (families_of(mn), families_of(cn))
+    # A client that never registered may come in any family; the route is decided again then (R16).
+    needed = (families_of(mn), families_of(cn) or frozenset({4, 6}))
     if hide:
         return Route(True, (), (), True, needed, "addresses are hidden: relay only")
     to_cn, to_mn = _candidates(cn, reaches), _candidates(mn, reaches)

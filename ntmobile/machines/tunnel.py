@@ -161,6 +161,8 @@ class Tunnel:
                 path = association.paths.add(Path(direction.direction, remote))
                 if self.established:
                     path.ensure(now)
+                else:
+                    known.join(path, now)
         association.directions.retire(now)
         association.settle(now)
 

@@ -94,7 +94,12 @@ class WaitingDirections:
             effects.append(TellClient(client.fqdn, one.message))
             if one.location != client.location.generation:
                 one.location = client.location.generation
-                update = LocationUpdate(one.message.direction, client.fqdn, client.located(now))
+                update = LocationUpdate(
+                    one.message.direction,
+                    client.fqdn,
+                    client.located(now),
+                    client.certificate.der,
+                )
                 effects.append(TellCoordinator(one.source, update))
         return effects
 

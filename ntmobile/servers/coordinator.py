@@ -218,8 +218,10 @@ class CoordinatorService(Service):
             loop.stop()
         self._ticking.clear()
         for port in self._ports:
-            stop = port.stop if isinstance(port, NamingPorts) else port.stopListening
-            await _maybe(stop())
+            if isinstance(port, NamingPorts):
+                await port.stop()
+            else:
+                await _maybe(port.stopListening())
         self._ports.clear()
         self.signalling.stop()
         self.coordinators.close()

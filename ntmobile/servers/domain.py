@@ -329,7 +329,7 @@ class Domain:
                 self.perform(effects)
                 return answer
             case LocationUpdate():
-                self.perform(self.direction.location_updated(domain, message, now))
+                self.perform(self.direction.location_updated(domain, message, now, at))
                 return LinkAcknowledgement()
             case RevocationNotice(revoked, correspondents):
                 if names.domain_of(revoked) != domain:
@@ -348,7 +348,7 @@ class Domain:
         self.signalling.flush()
 
     def _perform(self, effect: Effect) -> None:
-        now = self.clock.seconds()
+        now, at = self.clock.seconds(), self.unix_time()
         match effect:
             case TellClient(fqdn, message):
                 client = self.clients.find(fqdn)
@@ -362,7 +362,7 @@ class Domain:
                 Deferred.fromCoroutine(self._direct_relay(relay, message, tag))
             case TellCoordinator(domain, update):
                 if domain == self.name:
-                    self.perform(self.direction.location_updated(domain, update, now))
+                    self.perform(self.direction.location_updated(domain, update, now, at))
                 else:
                     self._tell_coordinator(domain, update)
             case Notify(request):

@@ -112,11 +112,15 @@ class RouteDirectionTransferResponse(Message, frozen=True):
     protection=_LINK,
 )
 class LocationUpdate(Message, frozen=True):
-    """CN registered elsewhere while a direction for it was pending (R16): decide again."""
+    """CN registered elsewhere while a direction for it was pending (R16): decide again.
+
+    :ivar certificate: CN's present one; it may have renewed it when it came back.
+    """
 
     direction: Identifier
     cn: Name
     location: Location
+    certificate: Annotated[bytes, Meta(max_length=400)] = b""
 
 
 @declare(
