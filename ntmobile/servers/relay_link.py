@@ -54,7 +54,7 @@ class CoordinatorLink:
         self._relaying = relaying
         self._registration = registration
         self._name = coordinator.name
-        self._reports: LoopingCall | None = None
+        self._stopping = False
         verify = verify_peer((coordinator.role, coordinator.name))
         endpoint = LinkEndpoint(
             InTurn(
@@ -80,6 +80,7 @@ class CoordinatorLink:
 
     def stop(self) -> Deferred[None]:
         """Close the link, and dial no more."""
+        self._stopping = True
         stopped: Deferred[None] = self._service.stopService()
         return stopped
 
@@ -123,11 +124,12 @@ class CoordinatorLink:
     def _closed(self, reason: object, reports: LoopingCall) -> object:
         if reports.running:
             reports.stop()
-        log.warn(
-            "lost the coordinator {name}; {count} tunnels go on",
-            name=self._name,
-            count=len(self._relaying.server),
-        )
+        if not self._stopping:
+            log.warn(
+                "lost the coordinator {name}; {count} tunnels go on",
+                name=self._name,
+                count=self._count,
+            )
         return reason
 
     async def _asked(self, message: Message, link: Link) -> Message | None:
