@@ -25,8 +25,8 @@ class RelayLimits:
     """
 
     capacity: int = 10_000
-    rate: int = 12_500_000
-    idle: float = 300.0
+    rate: int = 125_000_000
+    idle: float = 180.0
     hold: float = 2.0
     overlap: float = 3.0
     requests: float = 20.0
