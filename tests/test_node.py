@@ -123,7 +123,8 @@ class FailureTests(PlatformTestCase):
         store.remove(PHONE, platform.services["as"].unix_time())
         await self.eventually(lambda: not laptop.correspondence.tunnels, "the tunnel ends", 3.0)
         await self.assertRaises_(UnknownName, laptop.connect(PHONE))
-        await self.eventually(lambda: not phone.registering.registered, "out of session", 30.0)
+        await self.eventually(lambda: not phone.registering.registered, "it is told", 3.0)
+        await self.eventually(lambda: "remove" in phone.registering.problem, "why", 5.0)
 
     async def test_coordinator_restarts(self) -> None:
         """A restarted DC recovers its clients without a login; live tunnels never notice."""

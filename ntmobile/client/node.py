@@ -452,8 +452,13 @@ class Node:
                 self.registering.answer(asked, acknowledgement)
             case RevocationOrder(peer):
                 log.warn("{peer} is revoked", peer=peer)
-                self.end(peer, "revoked")
                 self.registering.answer(asked, Acknowledgement())
+                if peer == self.fqdn:
+                    for tunnel in self.correspondence.tunnels:
+                        self.end(tunnel.peer, "this device is revoked")
+                    self.registering.revoked()
+                else:
+                    self.end(peer, "revoked")
             case NotificationRequest() as request:
                 self._tell(request)
                 self.registering.answer(asked, Acknowledgement())

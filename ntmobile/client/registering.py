@@ -141,6 +141,14 @@ class Registering:
             self._cancel_retry()
             self._log_in()
 
+    def revoked(self) -> None:
+        """The DC ended our session for good: ask the AS, who says why."""
+        if self.registration is not None:
+            self.registration.revoked()
+        self.problem = "this device was revoked"
+        self._schedule(0.0)
+        self._timer.cancel()
+
     # -- conversation
 
     def datagram_received(self, datagram: bytes, remote: Address) -> None:

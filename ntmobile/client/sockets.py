@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
+from twisted.internet.error import CannotListenError, MessageLengthError
 from twisted.internet.interfaces import IReactorSocket
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
@@ -59,8 +60,8 @@ class ClientSockets:
         for family in (4, 6):
             try:
                 listening = self._listen(family, port)
-            except OSError as failed:
-                problem = failed.strerror
+            except (OSError, CannotListenError) as failed:
+                problem = getattr(failed, "strerror", None) or failed
                 log.info("no IPv{family} socket: {problem}", family=family, problem=problem)
                 continue
             self._ports[family] = listening
@@ -103,6 +104,8 @@ class ClientSockets:
             return
         try:
             found[0].transport.write(datagram, remote)
+        except MessageLengthError:
+            self.failures["larger than the path"] += 1
         except OSError as problem:
             self.failures[problem.strerror or "unknown"] += 1
 

@@ -149,6 +149,10 @@ class Registration:
             self.request(Deregistration(self.generation), "deregistration", now, timeout=1.0)
         self.state, self._due = State.DOWN, None
 
+    def revoked(self) -> None:
+        """The session is over; nothing more is sent."""
+        self.state, self._due = State.DOWN, None
+
     def handle_timer(self, now: float) -> None:
         """Keep alive, and whatever the session has due."""
         self.session.handle_timer(now)

@@ -199,6 +199,10 @@ class Domain:
         if serial and number != client.certificate.serial:
             return
         log.info("{fqdn} is revoked", fqdn=fqdn)
+        # Told once, so that its owner hears why; the session is over whether it listens or not.
+        order, now = RevocationOrder(fqdn), self.clock.seconds()
+        self.signalling.table.request(client.index, order, None, now, 0.1)
+        self.signalling.flush()
         self._forget(client)
         self.end_tunnels(fqdn, tuple(client.correspondents))
         abroad: dict[str, list[str]] = {}
