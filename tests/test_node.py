@@ -85,7 +85,7 @@ class TunnelTests(PlatformTestCase):
         tunnel = await phone.connect(LAPTOP)
         assert tunnel.active is not None
         self.assertEqual(tunnel.active.kind, "relay")
-        hidden = set(laptop.sockets.ports.values())
+        hidden = set(laptop.traffic.sockets.ports.values())
         self.assertFalse(hidden & {path.remote[1] for path in tunnel.paths})
 
     async def test_unknown(self) -> None:

@@ -19,26 +19,22 @@ from twisted.python.failure import Failure
 from ntmobile.client.directing import Directing, Pins
 from ntmobile.client.login import LoginResult
 from ntmobile.client.registering import Registering
-from ntmobile.client.sockets import ClientSockets
+from ntmobile.client.traffic import Traffic
 from ntmobile.errors import (
     InvalidName,
-    MalformedMessage,
-    NotPermittedHere,
     NTMobileError,
     UnknownName,
     Unreachable,
 )
-from ntmobile.interfaces import INetworkWatcher, LocalNetworks, VirtualAddresses
+from ntmobile.interfaces import INetworkWatcher, LocalNetworks
 from ntmobile.machines.clients import Policy
-from ntmobile.machines.correspondence import AskDirection, Correspondence, Of
-from ntmobile.machines.effects import Address, Transmit
+from ntmobile.machines.correspondence import Correspondence, Of
+from ntmobile.machines.effects import Address
 from ntmobile.machines.registration import Rebound, Registered
 from ntmobile.machines.requests import Asked
 from ntmobile.machines.shown import Shown, ShownAddresses
 from ntmobile.machines.tunnel import LocalIdentity, Tunnel
-from ntmobile.machines.tunnel_effects import Deliver, Ended, Established, PathChanged, RoundTrip
-from ntmobile.plugins.attach_datagram import DatagramAttachment
-from ntmobile.protocols.timing import MachineTimer
+from ntmobile.machines.tunnel_effects import Ended, Established, PathChanged, RoundTrip
 from ntmobile.protocols.virtual_udp import VirtualSocket
 from ntmobile.wire.certificates import DeviceCertificate, TrustStore
 from ntmobile.wire.messages.fields import Endpoint
@@ -107,28 +103,30 @@ class Node:
         self._x25519 = x25519
         self._watcher = watcher
         self._watching = False
-        self._stopped = False
-        self._deliver: Callable[[bytes], None] = lambda packet: None
-        self._attached = False
-        self._datagrams: DatagramAttachment | None = None
         self._registering: list[Deferred[None]] = []
         self._listeners: list[Callable[[object], None]] = []
         self._connecting: dict[str, list[Deferred[Tunnel]]] = {}
         self._pings: dict[tuple[str, int], Deferred[float]] = {}
         self._sequence = 0
         self._since: dict[str, float] = {}
-        self._timer = MachineTimer(reactor, self._wake)
         allow = settings.allow if settings.allow is not None else (f"*.{trust.home}",)
         policy = Policy(allow, settings.relay_only)
-        self.sockets = ClientSockets(reactor, self.datagram_received)
         self.shown = ShownAddresses(certificate.ipv6, certificate.ipv4)
         local = LocalIdentity.of(certificate, x25519)
         self.correspondence = Correspondence(local, random, idle=settings.idle)
+        self.traffic = Traffic(
+            reactor,
+            self.correspondence,
+            self.shown,
+            lambda datagram, remote: self.registering.datagram_received(datagram, remote),
+            lambda wanted: self.directing.repair(wanted),
+            self._tunnel_told,
+        )
         self.registering = Registering(
             reactor,
             self,
             log_in,
-            self.sockets.send,
+            self.traffic.sockets.send,
             self.local_endpoints,
             shortest=settings.keepalive[0],
             longest=settings.keepalive[1],
@@ -156,7 +154,7 @@ class Node:
 
         :raises NotPermittedHere: no socket can be opened.
         """
-        self.sockets.open(self.settings.port)
+        self.traffic.sockets.open(self.settings.port)
         self._took(self._watcher.start(self._network_changed))
         self._watching = True
         self.registering.start()
@@ -168,11 +166,9 @@ class Node:
             self._watcher.stop()
         for tunnel in self.correspondence.tunnels:
             self.correspondence.end(tunnel.peer, "going down", self._reactor.seconds())
-        self._flush()
-        self._stopped = True
-        self._timer.cancel()
+        self.traffic.stop()
         await self.registering.stop()
-        await self.sockets.close()
+        await self.traffic.sockets.close()
 
     def listen(self, listener: Callable[[object], None]) -> None:
         """Tell a listener of what happens: tunnel effects with their peer, and registrations."""
@@ -189,28 +185,11 @@ class Node:
 
     def set_deliver(self, deliver: Callable[[bytes], None]) -> None:
         """Where packets for the applications go: an attachment's ``send``."""
-        self._deliver = deliver
-        self._attached = True
+        self.traffic.set_deliver(deliver)
 
     def packet_from_application(self, packet: bytes) -> bool:
-        """An inner packet of an application.
-
-        A correspondent that is known but has no tunnel now gets one; the packet waits in it.
-
-        :return: whether the packet goes to a known correspondent.
-        """
-        try:
-            found = self.shown.outbound(packet)
-        except MalformedMessage:
-            return False
-        if found is None:
-            return False
-        peer, packet = found
-        now = self._reactor.seconds()
-        if not self.correspondence.send(peer, packet, now):
-            self.correspondence.open(peer, packet, now)
-        self._flush()
-        return True
+        """An inner packet of an application; ``False`` if it goes to nobody that is known."""
+        return self.traffic.packet_from_application(packet)
 
     def listen_datagram(
         self,
@@ -226,15 +205,7 @@ class Node:
         :raises AlreadyExists: the port is in use.
         :raises NotPermittedHere: the node has another attachment.
         """
-        if self._datagrams is None:
-            if self._attached:
-                raise NotPermittedHere(
-                    "this node's packets go to a virtual network; open sockets in there instead"
-                )
-            addresses = VirtualAddresses(str(self.certificate.ipv6), str(self.certificate.ipv4))
-            self._datagrams = DatagramAttachment(self._reactor, addresses, self._packet)
-            self.set_deliver(self._datagrams.send)
-        return self._datagrams.listen(port, receive, refused)
+        return self.traffic.listen_datagram(port, receive, refused)
 
     async def when_registered(self, timeout: float) -> None:
         """Wait until the DC has our location. :raises Unreachable: not in ``timeout`` seconds."""
@@ -249,9 +220,6 @@ class Node:
 
         waiting.addTimeout(timeout, self._reactor, explain)
         await waiting
-
-    def _packet(self, packet: bytes) -> None:
-        self.packet_from_application(packet)
 
     async def connect(self, name: str, timeout: float = CONNECT_TIMEOUT) -> Tunnel:
         """A live tunnel to a device by its FQDN, or to a user's device that registered last.
@@ -306,7 +274,7 @@ class Node:
         self._pings[key] = answer
         answer.addTimeout(timeout, self._reactor, self._timed_out(tunnel.peer, timeout))
         self.correspondence.ping(tunnel.peer, self._sequence, self._reactor.seconds())
-        self._flush()
+        self.traffic.flush()
         try:
             return await answer
         finally:
@@ -320,7 +288,7 @@ class Node:
     def end(self, peer: str, reason: str = "ended here") -> None:
         """End the tunnel with a device."""
         self.correspondence.end(peer, reason, self._reactor.seconds())
-        self._flush()
+        self.traffic.flush()
 
     # -- network's side
 
@@ -329,7 +297,7 @@ class Node:
         found: dict[int, list[Endpoint]] = {}
         for host in (*self.networks.addresses, *self.registering.loopbacks):
             family = 6 if ":" in host else 4
-            port = self.sockets.ports.get(family)
+            port = self.traffic.sockets.ports.get(family)
             if port is not None:
                 found.setdefault(family, []).append(Endpoint.of((host, port)))
         return {family: tuple(endpoints) for family, endpoints in found.items()}
@@ -351,38 +319,7 @@ class Node:
         addresses = self._took(networks)
         self.registering.network_changed()
         self.correspondence.network_changed(addresses, self._reactor.seconds())
-        self._flush()
-
-    def datagram_received(self, datagram: bytes, remote: Address) -> None:
-        """Any datagram: the first byte tells the traffics apart (R23)."""
-        if not datagram or self._stopped:
-            return
-        if datagram[0] & 0xF0 == 0x20:
-            self.registering.datagram_received(datagram, remote)
-        else:
-            self.correspondence.datagram_received(datagram, remote, self._reactor.seconds())
-        self._flush()
-
-    def _wake(self, now: float) -> None:
-        self.correspondence.handle_timer(now)
-        self._flush()
-
-    def _flush(self) -> None:
-        while effects := self.correspondence.effects():
-            for effect in effects:
-                match effect:
-                    case Transmit():
-                        self.sockets.send(effect.datagram, effect.remote)
-                    case AskDirection():
-                        self.directing.repair(effect)
-                    case Of(peer, Deliver(packet)):
-                        shown = self.shown.inbound(peer, packet)
-                        if shown is not None:
-                            self._deliver(shown)
-                    case Of():
-                        self._tunnel_told(effect)
-        if not self._stopped:
-            self._timer.set(self.correspondence.next_timer())
+        self.traffic.flush()
 
     def _tunnel_told(self, told: Of) -> None:
         peer = told.peer
@@ -438,7 +375,7 @@ class Node:
         """Our NAT rebound: what goes through it is probed as after a move."""
         addresses = self.correspondence.addresses
         self.correspondence.network_changed(addresses, self._reactor.seconds())
-        self._flush()
+        self.traffic.flush()
         self._tell(event)
 
     def asked(self, asked: Asked) -> None:
@@ -465,4 +402,4 @@ class Node:
             case _:
                 refusal = Acknowledgement(Outcome.REFUSED, "not understood")
                 self.registering.answer(asked, refusal)
-        self._flush()
+        self.traffic.flush()

@@ -101,8 +101,8 @@ class Reporting:
             if registration is None
             else [_shown(remote) for remote in registration.session.remotes],
             "keepalive": None if registration is None else registration.interval,
-            "ports": {f"ipv{family}": port for family, port in node.sockets.ports.items()},
-            "unsent": dict(node.sockets.failures),
+            "ports": {f"ipv{family}": port for family, port in node.traffic.sockets.ports.items()},
+            "unsent": dict(node.traffic.sockets.failures),
         }
 
 

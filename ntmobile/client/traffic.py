@@ -1,0 +1,136 @@
+"""A node's traffic: sockets below, applications above, and the tunnels between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ntmobile.client.sockets import ClientSockets
+from ntmobile.errors import MalformedMessage, NotPermittedHere
+from ntmobile.interfaces import VirtualAddresses
+from ntmobile.machines.correspondence import AskDirection, Correspondence, Of
+from ntmobile.machines.effects import Address, Transmit
+from ntmobile.machines.shown import ShownAddresses
+from ntmobile.machines.tunnel_effects import Deliver
+from ntmobile.plugins.attach_datagram import DatagramAttachment
+from ntmobile.protocols.timing import MachineTimer
+from ntmobile.protocols.virtual_udp import VirtualSocket
+
+
+class Traffic:
+    """Carries datagrams to the tunnels, packets to the applications, and both back.
+
+    :param signalling: takes the datagrams of the DC.
+    :param ask: asks for a direction that a tunnel wants.
+    :param told: hears what else happens in a tunnel.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        correspondence: Correspondence,
+        shown: ShownAddresses,
+        signalling: Callable[[bytes, Address], None],
+        ask: Callable[[AskDirection], None],
+        told: Callable[[Of], None],
+    ) -> None:
+        self.sockets = ClientSockets(reactor, self.datagram_received)
+        self._reactor = reactor
+        self._correspondence = correspondence
+        self._shown = shown
+        self._signalling = signalling
+        self._ask = ask
+        self._told = told
+        self._stopped = False
+        self._attached = False
+        self._datagrams: DatagramAttachment | None = None
+        self._deliver: Callable[[bytes], None] = lambda packet: None
+        self._timer = MachineTimer(reactor, self._wake)
+
+    def stop(self) -> None:
+        """Send what there is, then nothing more."""
+        self.flush()
+        self._stopped = True
+        self._timer.cancel()
+
+    # -- applications' side
+
+    def set_deliver(self, deliver: Callable[[bytes], None]) -> None:
+        """Where packets for the applications go: an attachment's ``send``."""
+        self._deliver = deliver
+        self._attached = True
+
+    def packet_from_application(self, packet: bytes) -> bool:
+        """An inner packet of an application.
+
+        A correspondent that is known but has no tunnel now gets one; the packet waits in it.
+
+        :return: whether the packet goes to a known correspondent.
+        """
+        try:
+            found = self._shown.outbound(packet)
+        except MalformedMessage:
+            return False
+        if found is None:
+            return False
+        peer, packet = found
+        now = self._reactor.seconds()
+        if not self._correspondence.send(peer, packet, now):
+            self._correspondence.open(peer, packet, now)
+        self.flush()
+        return True
+
+    def listen_datagram(
+        self,
+        port: int,
+        receive: Callable[[bytes, str, int], None],
+        refused: Callable[[str, int], None] | None,
+    ) -> VirtualSocket:
+        """UDP inside this program; see :meth:`ntmobile.client.node.Node.listen_datagram`."""
+        if self._datagrams is None:
+            if self._attached:
+                raise NotPermittedHere(
+                    "this node's packets go to a virtual network; open sockets in there instead"
+                )
+            addresses = VirtualAddresses(str(self._shown.ipv6), str(self._shown.ipv4))
+            self._datagrams = DatagramAttachment(self._reactor, addresses, self._packet)
+            self.set_deliver(self._datagrams.send)
+        return self._datagrams.listen(port, receive, refused)
+
+    def _packet(self, packet: bytes) -> None:
+        self.packet_from_application(packet)
+
+    # -- network's side
+
+    def datagram_received(self, datagram: bytes, remote: Address) -> None:
+        """Any datagram: the first byte tells the traffics apart (R23)."""
+        if not datagram or self._stopped:
+            return
+        if datagram[0] & 0xF0 == 0x20:
+            self._signalling(datagram, remote)
+        else:
+            now = self._reactor.seconds()
+            self._correspondence.datagram_received(datagram, remote, now)
+        self.flush()
+
+    def _wake(self, now: float) -> None:
+        self._correspondence.handle_timer(now)
+        self.flush()
+
+    def flush(self) -> None:
+        """Carry out what the tunnels want; to be called after each use of them."""
+        while effects := self._correspondence.effects():
+            for effect in effects:
+                match effect:
+                    case Transmit():
+                        self.sockets.send(effect.datagram, effect.remote)
+                    case AskDirection():
+                        self._ask(effect)
+                    case Of(peer, Deliver(packet)):
+                        shown = self._shown.inbound(peer, packet)
+                        if shown is not None:
+                            self._deliver(shown)
+                    case Of():
+                        self._told(effect)
+        if not self._stopped:
+            self._timer.set(self._correspondence.next_timer())
