@@ -174,7 +174,7 @@ class NameTests(NetnsTestCase):
         done = await place.run("cat", "/etc/resolv.conf", "/etc/nsswitch.conf")
         self.assertIn("nameserver 127.0.0.53\n", done.output)
         self.assertIn("hosts: files dns\n", done.output)
-        done = await place.run("ls", "/etc")
+        done = await place.run("ls", "-A", "/etc")
         self.assertEqual(set(), set(os.listdir("/etc")) - set(done.output.split()))
 
 

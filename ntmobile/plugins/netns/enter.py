@@ -43,10 +43,17 @@ def enter(state: Path, argv: list[str]) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(argv[0], argv)
-    except (FileNotFoundError, NotADirectoryError) as problem:
-        raise CommandNotRun(f"{argv[0]}: command not found", 127) from problem
     except OSError as problem:
+        if not _exists(argv[0]):
+            raise CommandNotRun(f"{argv[0]}: command not found", 127) from problem
         raise CommandNotRun(f"{argv[0]}: cannot be run: {problem.strerror}", 126) from problem
+
+
+def _exists(command: str) -> bool:
+    """Say whether there is such a file: a directory of PATH that one may not enter is no answer."""
+    if os.path.dirname(command):
+        return os.path.lexists(command)
+    return any(os.path.lexists(os.path.join(place, command)) for place in os.get_exec_path())
 
 
 def join(state: Path) -> None:

@@ -72,10 +72,14 @@ class NameServices:
         """
         self._root_is_nobody = os.geteuid() != 0 and os.stat(self._etc).st_uid != 0
         linux.mount("ntm-etc", str(stage), "tmpfs", _FLAGS, "mode=0755,size=16m")
-        self._device = os.stat(stage).st_dev
-        (stage / _HOST).mkdir()
-        _bind(str(self._etc), str(stage / _HOST))
-        linux.mount(str(stage), str(self._etc), "none", linux.MS_MOVE)
+        try:
+            self._device = os.stat(stage).st_dev
+            (stage / _HOST).mkdir()
+            _bind(str(self._etc), str(stage / _HOST))
+            linux.mount(str(stage), str(self._etc), "none", linux.MS_MOVE)
+        except BaseException:
+            linux.unmount(str(stage))
+            raise
         self.refresh()
 
     def refresh(self) -> None:

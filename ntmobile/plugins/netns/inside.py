@@ -65,9 +65,12 @@ class VirtualNetwork:
             with RouteSocket() as kernel:
                 kernel.set_up(_LOOPBACK)
             step = "an /etc of its own in a mount namespace"
-            stage = tempfile.mkdtemp(prefix=".etc-", dir=state)
-            names.build(Path(stage))
-            os.rmdir(stage)  # never a whole tree: were it mounted still, that would be all of /etc
+            stage = Path(tempfile.mkdtemp(prefix=".etc-", dir=state))
+            try:
+                names.build(stage)
+            finally:
+                # Never a whole tree: were it mounted still, that would be all of the real /etc.
+                stage.rmdir()
         except OSError as problem:
             raise Refused(explain(problem, step)) from problem
         _permit_ordinary_programs()

@@ -23,20 +23,20 @@ def isolate() -> None:
 
     :raises OSError: the system forbids it; see :mod:`~ntmobile.plugins.netns.permission`.
     """
-    if os.geteuid() == 0:
+    uid, gid = os.geteuid(), os.getegid()  # nobody's, once in the namespace
+    if uid == 0:
         mapped = _unshare_as_root()
     else:
         linux.unshare(linux.CLONE_NEWUSER)
         mapped = False
     if not mapped:
-        _map_self()
+        _map_one(uid, gid)
     linux.unshare(linux.CLONE_NEWNET | linux.CLONE_NEWNS)
     linux.mount("none", "/", "none", linux.MS_REC | linux.MS_SLAVE)
 
 
-def _map_self() -> None:
-    """Be oneself in the user namespace, whose only inhabitant that makes."""
-    uid, gid = os.geteuid(), os.getegid()
+def _map_one(uid: int, gid: int) -> None:
+    """Be oneself in the user namespace, and its only inhabitant."""
     _write("/proc/self/setgroups", "deny")
     _write("/proc/self/uid_map", f"{uid} {uid} 1")
     _write("/proc/self/gid_map", f"{gid} {gid} 1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
@@ -44,7 +43,7 @@ def _cause(problem: OSError, root: Path) -> str:
         if isinstance(problem, FileNotFoundError):
             return "there is no /dev/net/tun (load the module tun, or give it to this container)"
         return f"/dev/net/tun cannot be opened ({problem.strerror}); its mode should be 0666"
-    if os.geteuid() != 0 or problem.filename is None:
+    if problem.filename is None:  # namespaces, not mounts
         for path, forbidding, cause in _SETTINGS:
             try:
                 value = (root / path).read_text(encoding="ascii").strip()
@@ -52,7 +51,7 @@ def _cause(problem: OSError, root: Path) -> str:
                 continue
             if value == forbidding:
                 return cause
-    where = f" {problem.filename}" if problem.filename else ""
+    where = f": {problem.filename}" if problem.filename else ""
     return (
         f"{problem.strerror}{where} (a container, a seccomp filter or a security module forbids it)"
     )

@@ -20,7 +20,7 @@ from ntmobile.errors import NotPermittedHere, NTMobileError
 #: Seconds in which the namespace must stand; it takes a quarter of one.
 TIMEOUT: Final = 20.0
 
-_MODULE: Final = "ntmobile.plugins.netns.helper"
+_COMMAND: Final = ("-P", "-m", "ntmobile.plugins.netns.helper")
 #: What Python and the C library need; a long-lived process should hold no more of the environment.
 _KEPT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "PYTHONHOME", "PYTHONPATH")
 
@@ -34,7 +34,7 @@ def start(reactor: Any, state: Path) -> Deferred[None]:
         :class:`~ntmobile.errors.NTMobileError`.
     """
     outcome = _Outcome(IReactorTime(reactor))
-    command = [sys.executable, "-P", "-m", _MODULE, str(state)]
+    command = [sys.executable, *_COMMAND, str(state)]
     IReactorProcess(reactor).spawnProcess(
         outcome,
         sys.executable,
