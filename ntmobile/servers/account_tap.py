@@ -8,10 +8,10 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.python import usage
 
+from ntmobile.protocols.starting import Starting
 from ntmobile.protocols.timing import use_monotonic_time
 from ntmobile.servers.account import AccountServer
 from ntmobile.servers.configuration import load_account_server
-from ntmobile.protocols.starting import Starting
 
 
 class Options(usage.Options):

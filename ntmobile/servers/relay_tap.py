@@ -8,10 +8,10 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.python import usage
 
+from ntmobile.protocols.starting import Starting
 from ntmobile.protocols.timing import use_monotonic_time
 from ntmobile.servers.configuration import load_relay
 from ntmobile.servers.relay import RelayService
-from ntmobile.protocols.starting import Starting
 
 
 class Options(usage.Options):
