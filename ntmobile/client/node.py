@@ -311,6 +311,7 @@ class Node:
             for endpoint in endpoints
         )
         self.correspondence.addresses = addresses
+        self.correspondence.gateways = networks.gateways
         return addresses
 
     def _network_changed(self, networks: LocalNetworks) -> None:

@@ -55,6 +55,7 @@ class Correspondence:
     """The tunnels of a client, by correspondent and by index.
 
     :ivar local: who we are. :ivar addresses: own addresses, given to each tunnel.
+    :ivar gateways: hosts that are never probed (R17).
     :ivar strays: datagrams of no tunnel.
     """
 
@@ -63,6 +64,7 @@ class Correspondence:
     idle: float = 300.0
     keepalive: float = 20.0
     addresses: tuple[Address, ...] = ()
+    gateways: tuple[str, ...] = ()
     hints: RateLimiter = field(factory=lambda: RateLimiter(rate=1, burst=2, capacity=1000))
     strays: int = field(default=0, init=False)
     _tunnels: OrderedDict[str, Tunnel] = field(factory=OrderedDict, init=False)
@@ -106,6 +108,7 @@ class Correspondence:
             peer=peer,
             now=now,
             addresses=self.addresses,
+            refused=self.gateways,
             random=self._random,
             idle=self.idle,
             keepalive=self.keepalive,
@@ -159,7 +162,7 @@ class Correspondence:
         """Own addresses are these now: every tunnel is repaired, the last used one first (R17)."""
         self.addresses = tuple(addresses)
         for tunnel in self.tunnels:
-            tunnel.network_changed(self.addresses, now)
+            tunnel.network_changed(self.addresses, now, self.gateways)
             self._settle(tunnel, now)
 
     def renew(self, local: LocalIdentity) -> None:
