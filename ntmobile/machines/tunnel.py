@@ -24,7 +24,7 @@ from ntmobile.machines.tunnel_control import PROBES, Control
 from ntmobile.machines.tunnel_effects import Deliver, Effect
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.headers import HEADER_SIZE, TAG_SIZE, Flag, Header, Kind
-from ntmobile.wire.messages.realtime import RouteDirection
+from ntmobile.wire.messages.realtime import Purpose, RouteDirection
 
 _DATA: Final = int(Kind.TUNNEL_DATA)
 _CONTROL: Final = int(Flag.CONTROL)
@@ -42,6 +42,7 @@ class Tunnel:
 
     :param local: this side. :param peer: FQDN of the correspondent.
     :param addresses: own local addresses; empty where they are not known (all families are tried).
+    :param refused: hosts that are never probed, whoever names them: own gateways (R17).
     :param idle: seconds without inner packets that end it. :param keepalive: seconds, 15 to 25.
     :ivar received_bytes: :ivar sent_bytes: of inner packets.
     """
@@ -53,11 +54,13 @@ class Tunnel:
         peer: str,
         now: float,
         addresses: Sequence[Address] = (),
+        refused: Collection[str] = (),
         random: Callable[[int], bytes] = os.urandom,
         idle: float = constants.IDLE,
         keepalive: float = constants.KEEPALIVE,
     ) -> None:
         self._association = Association(local, peer, addresses, random, idle, keepalive, now)
+        self._association.refused = frozenset(refused)
         self._control = Control(self._association)
         self._admission = Admission(self._association)
         self._paths = self._association.paths
@@ -218,14 +221,17 @@ class Tunnel:
     # -- the data plane, outwards
 
     def send(self, packet: bytes, now: float) -> None:
-        """An inner packet for the correspondent; queued until there is a session and a path."""
+        """An inner packet for the correspondent; queued until there is a session and a path.
+
+        Where there is not even a direction, one is wanted.
+        """
         session, path = self._sessions.current, self._paths.active
         epoch = session.ring.current if session is not None else None
         liveness = self._liveness
         liveness.used = now
         size = len(packet)
         if epoch is None or path is None or (path.limited and not path.affords(size + _SEALED)):
-            self._enqueue(packet)
+            self._enqueue(packet, now)
             return
         effects = self._association.effects
         if size <= _NARROW or (path.wide and size <= _WIDE):
@@ -248,9 +254,12 @@ class Tunnel:
         if epoch.counter >= constants.REKEY_DATAGRAMS:
             self._association.arm(now)
 
-    def _enqueue(self, packet: bytes) -> None:
+    def _enqueue(self, packet: bytes, now: float) -> None:
         if self._association.ended:
             return
+        if not self.identifiers and self._association.wanting.purpose is None:
+            self._association.wanting.want(Purpose.NEW)
+            self._association.arm(now)
         if len(self._queue) == constants.QUEUE:
             self.drops["queue full"] += 1
         self._queue.append(packet)
