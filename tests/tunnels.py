@@ -136,11 +136,8 @@ class Node:
         self.internet.direct(self, self.other)
 
     def send(self, payload: bytes) -> None:
-        """An application's packet; a node without a tunnel asks for one."""
-        fresh = self.tunnel is None or self.tunnel.ended
+        """An application's packet."""
         self.begin().send(packet(self.certificate, self.other.certificate, payload), self.now)
-        if fresh and self.asks:
-            self.ask()
         self.run()
 
     @property
