@@ -2,13 +2,13 @@
 
 An envelope is ``flags(1) | identifier(4) | encoded message``; bit 0 of the flags marks a response.
 Requests are retransmitted with back-off from 100 ms until they are answered or time out. A request
-that comes again gets the same answer again, and its action is not repeated.
+that comes again gets the same answer again, and its action is not repeated: it is remembered for
+longer than anybody repeats it. Who asks more than can be remembered has to wait.
 """
 
 from __future__ import annotations
 
 import struct
-from collections import OrderedDict
 from typing import Final, TypeAlias
 
 from attrs import define, field, frozen
@@ -24,8 +24,12 @@ _RESPONSE: Final = 1
 MESSAGE_LIMIT: Final = DATAGRAM_LIMIT - HEADER_SIZE - TAG_SIZE - _ENVELOPE.size
 FIRST_RETRY: Final = 0.1
 LAST_RETRY: Final = 2.0
-#: Answers remembered for requests that come again, per conversation.
-ANSWERS: Final = 32
+#: No request is repeated for longer, in seconds.
+LONGEST_TIMEOUT: Final = 60.0
+#: Requests, and their answers, are remembered for so many seconds.
+REMEMBERED: Final = LONGEST_TIMEOUT + 5.0
+#: Requests remembered in one conversation.
+ANSWERS: Final = 256
 
 
 @frozen(slots=True)
@@ -59,7 +63,11 @@ Event: TypeAlias = Answered | TimedOut | Asked
 
 @frozen(slots=True)
 class Envelope:
-    """Bytes to seal and send. ``remote`` is None where any address of the other end will do."""
+    """Bytes to seal and send.
+
+    :ivar remote: None where any address of the other end will do.
+    :ivar attempt: the how manieth transmission of a request it is; 0 for an answer.
+    """
 
     data: bytes
     remote: Address | None
@@ -68,6 +76,8 @@ class Envelope:
 
 @define
 class _Pending:
+    """A request of ours that is not answered yet."""
+
     data: bytes
     tag: object
     remote: Address | None
@@ -79,6 +89,14 @@ class _Pending:
 
 
 @define
+class _Known:
+    """A request of the other end, until it is forgotten; ``answer`` is None before it is given."""
+
+    until: float
+    answer: bytes | None = None
+
+
+@define
 class Conversation:
     """The requests of both ends over one session; knows neither keys nor sockets.
 
@@ -87,7 +105,7 @@ class Conversation:
 
     next_identifier: int = 1
     _pending: dict[int, _Pending] = field(factory=dict, init=False)
-    _answers: OrderedDict[int, bytes | None] = field(factory=OrderedDict, init=False)
+    _answers: dict[int, _Known] = field(factory=dict, init=False)
     _outgoing: list[Envelope] = field(factory=list, init=False)
     _events: list[Event] = field(factory=list, init=False)
 
@@ -100,14 +118,18 @@ class Conversation:
         timeout: float = 5.0,
         remote: Address | None = None,
     ) -> None:
-        """Ask the other end; ends in :class:`Answered` or :class:`TimedOut` with this ``tag``."""
+        """Ask the other end; ends in :class:`Answered` or :class:`TimedOut` with this ``tag``.
+
+        :param timeout: seconds, at most :data:`LONGEST_TIMEOUT`.
+        :param remote: where to send it; None: wherever the other end is.
+        """
         identifier = self.next_identifier & 0xFFFFFFFF
         self.next_identifier = identifier + 1
         data = _ENVELOPE.pack(0, identifier) + encode(message, MESSAGE_LIMIT)
         self._pending[identifier] = _Pending(
-            data, tag, remote, now, now + timeout, now + FIRST_RETRY
+            data, tag, remote, now, now + min(timeout, LONGEST_TIMEOUT), now + FIRST_RETRY
         )
-        self._outgoing.append(Envelope(data, remote))
+        self._outgoing.append(Envelope(data, remote, 1))
 
     def withdraw(self, tag: object) -> None:
         """Forget a request; it ends in no event any more."""
@@ -115,9 +137,13 @@ class Conversation:
             del self._pending[identifier]
 
     def answer(self, identifier: int, message: Message, remote: Address | None = None) -> None:
-        """Answer an :class:`Asked`; the answer is repeated, should the request come again."""
+        """Answer an :class:`Asked`, once; the answer is repeated, should the request come again."""
         data = _ENVELOPE.pack(_RESPONSE, identifier) + encode(message, MESSAGE_LIMIT)
-        self._answers[identifier] = data
+        known = self._answers.get(identifier)
+        if known is not None:
+            if known.answer is not None:
+                return
+            known.answer = data
         self._outgoing.append(Envelope(data, remote))
 
     def received(self, plaintext: bytes, remote: Address, now: float) -> None:
@@ -135,16 +161,23 @@ class Conversation:
             seconds = now - pending.asked if pending.attempts == 1 else -1.0
             self._events.append(Answered(pending.tag, message, remote, seconds))
             return
-        if identifier in self._answers:
-            known = self._answers[identifier]
-            if known is not None:
-                self._outgoing.append(Envelope(known, remote))
-            return
-        message = decode(plaintext[_ENVELOPE.size :], MESSAGE_LIMIT)
-        self._answers[identifier] = None
-        while len(self._answers) > ANSWERS:
-            self._answers.popitem(last=False)
-        self._events.append(Asked(identifier, message, remote))
+        self._forget(now)
+        known = self._answers.get(identifier)
+        if known is not None:
+            if known.answer is not None:
+                self._outgoing.append(Envelope(known.answer, remote))
+        elif len(self._answers) < ANSWERS:
+            message = decode(plaintext[_ENVELOPE.size :], MESSAGE_LIMIT)
+            self._answers[identifier] = _Known(now + REMEMBERED)
+            self._events.append(Asked(identifier, message, remote))
+
+    def _forget(self, now: float) -> None:
+        """Forget requests that are not repeated any more; the oldest come first."""
+        while self._answers:
+            oldest = next(iter(self._answers))
+            if now < self._answers[oldest].until:
+                return
+            del self._answers[oldest]
 
     def resend(self, now: float) -> None:
         """Send all open requests again at once, as after new keys or a new address."""
