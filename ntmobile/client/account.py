@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from ipaddress import IPv6Address, ip_address
+from pathlib import Path
 from typing import Final
 
 from attrs import frozen
 
 from ntmobile.errors import ConfigurationError, InvalidName
+from ntmobile.plugins.files import read_file, write_file
 from ntmobile.plugins.section import Section
+from ntmobile.protocols.device_link import shown
 from ntmobile.wire import names
 from ntmobile.wire.messages.fields import Address
 
@@ -23,10 +27,12 @@ device = "{device}"
 # Where the coordinator is, "HOST:PORT"; without it DNS is asked.
 {dc}
 
-# Settings, here with their defaults; see the documents on node.toml.
-#allow = ["*.{domain}"]
-#relay_only = []
+# Who may reach this device, where it is not all devices of the realm:
+#allow = ["*.{user}.{domain}"]
+# From whom this device's addresses are hidden, so that a relay stands between:
+#relay_only = ["*"]
 """
+_LINE: Final = re.compile(r"^#?[ \t]*(account|device|dc)[ \t]*=.*$", re.MULTILINE)
 
 
 @frozen
@@ -68,18 +74,47 @@ class Account:
         except ConfigurationError as problem:
             raise section.problem("dc", str(problem)) from None
 
+    def _lines(self) -> dict[str, str]:
+        dc = '#dc = "203.0.113.1:4330"' if self.dc is None else f'dc = "{shown(self.dc)}"'
+        account = f'account = "{self.user}@{self.domain}"'
+        return {"account": account, "device": f'device = "{self.device}"', "dc": dc}
+
     def to_toml(self) -> bytes:
         """A new ``node.toml``."""
-        dc = '#dc = "203.0.113.1:4330"' if self.dc is None else f'dc = "{show(self.dc)}"'
-        account = f"{self.user}@{self.domain}"
-        text = _TEMPLATE.format(account=account, device=self.device, dc=dc, domain=self.domain)
+        text = _TEMPLATE.format(
+            account=f"{self.user}@{self.domain}",
+            device=self.device,
+            dc=self._lines()["dc"],
+            user=self.user,
+            domain=self.domain,
+        )
         return text.encode()
 
+    def write(self, file: Path) -> None:
+        """Write ``node.toml``, or put this account into one that exists; other settings stay.
 
-def show(address: Address) -> str:
-    """An address as people write it: ``203.0.113.1:4330`` or ``[2001:db8::1]:4330``."""
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        :raises ConfigurationError: the file cannot be changed by itself.
+        :raises OSError: it cannot be written.
+        """
+        if not file.exists():
+            write_file(file, self.to_toml())
+            return
+        if Account.read(Section.read(file)) == self:
+            return
+        wanted = self._lines()
+        text = read_file(file, 1 << 20).decode("utf-8")
+        # Each key once, at its first place; what another line says of it goes.
+        text = _LINE.sub(lambda found: wanted.pop(found.group(1), ""), text)
+        text = "".join(f"{line}\n" for line in wanted.values()) + text
+        try:
+            changed = Account.read(Section(file, "", tomllib.loads(text)))
+        except (ValueError, ConfigurationError):
+            changed = None
+        if changed != self:
+            raise ConfigurationError(
+                f"{file}: cannot be changed by itself; remove it, or set account, device and dc"
+            )
+        write_file(file, text.encode())
 
 
 def parse_coordinator(text: str) -> Address:

@@ -162,8 +162,12 @@ def pending_keys(directory: Path, account: str) -> PrivateKeys:
 
 
 def forget_pending(directory: Path) -> None:
-    """The enrolment ended, one way or the other."""
-    (directory / PENDING).unlink(missing_ok=True)
+    """The enrolment ended: remove its keys, and the directory if nothing else is in it."""
+    try:
+        (directory / PENDING).unlink(missing_ok=True)
+        directory.rmdir()
+    except OSError:
+        pass  # there is something else in it
 
 
 # -- trust

@@ -11,11 +11,19 @@ from attrs import field, frozen
 from twisted.logger import Logger
 
 from ntmobile.client.account import Account
-from ntmobile.client.identity import DeviceIdentity, erase, forget_pending, pending_keys
+from ntmobile.client.identity import (
+    DeviceIdentity,
+    erase,
+    forget_pending,
+    pending_keys,
+    unwritable,
+)
+from ntmobile.client.state import SETTINGS
 from ntmobile.errors import (
     AccessDenied,
     AlreadyExists,
     AuthenticationError,
+    CertificateError,
     NTMobileError,
     QuotaExceeded,
     StorageFailed,
@@ -31,10 +39,12 @@ from ntmobile.machines.login import (
 from ntmobile.plugins import find
 from ntmobile.protocols.login import Answer, LoginClient
 from ntmobile.wire.certificates import DeviceCertificate, TrustStore
+from ntmobile.wire.messages.account import EnrolmentRequest
 from ntmobile.wire.messages.fields import Address, Endpoint
 
 log = Logger()
 
+_SAID_NO: Final = (AlreadyExists, AuthenticationError, AccessDenied, QuotaExceeded)
 #: A clock further off than this is told, in seconds.
 CLOCK_TOLERANCE: Final = 30.0
 
@@ -107,26 +117,37 @@ async def enroll(
     addresses = await find_coordinator(reactor, account.domain, account.dc)
     keys = pending_keys(directory, account.fqdn)
     public = keys.public()
-    try:
-        answer = await LoginClient(reactor, trust, account.domain).log_in(
-            addresses,
-            lambda binding: enrolment(
-                keys.identity,
-                public,
-                (account.user, account.domain),
-                account.device,
-                password,
-                binding,
-                replace=replace,
-                former=former.keys.identity if former is not None else None,
-            ),
+    asked = False
+
+    def make(binding: bytes) -> EnrolmentRequest:
+        nonlocal asked
+        asked = True
+        return enrolment(
+            keys.identity,
+            public,
+            (account.user, account.domain),
+            account.device,
+            password,
+            binding,
+            replace=replace,
+            former=former.keys.identity if former is not None else None,
         )
-        trusted = accept_trust(answer.response, trust)
-        certificate = accept_certificate(answer.response, account.fqdn, public, trusted)
-    except (AlreadyExists, AuthenticationError, AccessDenied, QuotaExceeded):
-        forget_pending(directory)
+
+    try:
+        answer = await LoginClient(reactor, trust, account.domain).log_in(addresses, make)
+    except NTMobileError as problem:
+        # The AS said no, or was never asked: otherwise it may have recorded these keys.
+        said_no = isinstance(problem, _SAID_NO) and not isinstance(problem, CertificateError)
+        if said_no or not asked:
+            forget_pending(directory)
         raise
+    trusted = accept_trust(answer.response, trust)
+    certificate = accept_certificate(answer.response, account.fqdn, public, trusted)
     identity = DeviceIdentity(directory, keys, certificate, trusted)
+    try:
+        account.write(directory / SETTINGS)
+    except OSError as problem:
+        raise unwritable(directory, problem) from None
     identity.save()
     offset = answer.response.time / 1000 - wall()
     return Enrolled(identity, offset, clock_warning(offset))
@@ -187,7 +208,7 @@ async def log_out(
 async def _log_in(
     reactor: Any, identity: DeviceIdentity, address: Address | Sequence[Address], *, logout: bool
 ) -> Answer:
-    several = [address] if isinstance(address, tuple) and len(address) == 2 else address
+    several = [address] if isinstance(address[0], str) else address
     client = LoginClient(reactor, identity.trust, identity.domain)
     return await client.log_in(
         several,  # type: ignore[arg-type]  # a pair is an address, anything else several

@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from ntmobile.errors import (
+    AccessDenied,
     AlreadyExists,
     AuthenticationError,
     CertificateError,
@@ -46,7 +47,7 @@ _ERRORS: Final[dict[int, type[NTMobileError]]] = {
     LoginOutcomeCode.DENIED: AuthenticationError,
     LoginOutcomeCode.EXISTS: AlreadyExists,
     LoginOutcomeCode.LIMITED: QuotaExceeded,
-    LoginOutcomeCode.REFUSED: AuthenticationError,
+    LoginOutcomeCode.REFUSED: AccessDenied,
     LoginOutcomeCode.UNAVAILABLE: Unreachable,
 }
 
@@ -155,8 +156,11 @@ def is_proven_login(request: LoginRequest, certificate: DeviceCertificate) -> bo
 
 
 def refusal(outcome: int, detail: str) -> NTMobileError:
-    """The error for an outcome other than OK; its text is the detail, or a plain line."""
-    kind = _ERRORS.get(outcome, AuthenticationError)
+    """The error for an outcome other than OK; its text is the detail, or a plain line.
+
+    Only DENIED is an :class:`AuthenticationError`: whoever logs in has lost the right to.
+    """
+    kind = _ERRORS.get(outcome, AccessDenied)
     return kind(printable(detail) or _PLAIN.get(outcome, "the login was refused"))
 
 

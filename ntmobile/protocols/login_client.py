@@ -11,19 +11,18 @@ from typing import Any, Final
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
-from twisted.internet.interfaces import ITransport
 from twisted.python.failure import Failure
 
-from ntmobile.errors import CertificateError, NTMobileError, Unreachable
-from ntmobile.machines.login import binding_of, check_response, printable, refusal
+from ntmobile.errors import NTMobileError, Unreachable
+from ntmobile.machines.login import binding_of, check_response, refusal
+from ntmobile.protocols.device_link import PATIENCE as CONNECT
+from ntmobile.protocols.device_link import connect_device
 from ntmobile.protocols.link import Link
 from ntmobile.protocols.login_inner import InnerSession
 from ntmobile.protocols.tls import (
     client_context_factory,
     connection_of,
     exporter,
-    peer_identity,
     verify_again,
 )
 from ntmobile.wire.certificates import TrustStore
@@ -38,8 +37,7 @@ from ntmobile.wire.messages.account import (
 )
 from ntmobile.wire.messages.fields import Address
 
-#: Seconds for connection and TLS with one address of a DC, and for a login after that.
-CONNECT: Final = 10.0
+#: Seconds for a login, once there is a connection.
 PATIENCE: Final = 60.0
 #: Bytes that may come from a DC in one login.
 LIMIT: Final = 524288
@@ -93,44 +91,18 @@ class LoginClient:
         :raises CertificateError: DC or AS are not who they must be.
         :raises NTMobileError: the login did not succeed; of the kind that fits the outcome.
         """
-        problems: list[str] = []
-        wrong: CertificateError | None = None
-        for address in addresses:
-            conversation = Conversation(self, make, grant)
-            try:
-                link = await self._connect(address, conversation)
-            except CertificateError as problem:
-                wrong = wrong or CertificateError(f"{shown(address)}: {problem}")
-            except Unreachable as problem:
-                problems.append(f"{shown(address)}: {problem}")
-            else:
-                return await conversation.run(link, address)
-        if wrong is not None:
-            raise wrong
-        where = "; ".join(problems) or "no address is known"
-        raise Unreachable(f"cannot reach the coordinator of {self.domain} ({where})")
-
-    async def _connect(self, address: Address, conversation: Conversation) -> Link:
-        """A link to a server that proved to be the DC."""
-        tls = client_context_factory(None, None, self.trust, "dc", self.domain, clock=lambda: None)
-        host, port = address
-        endpoint = HostnameEndpoint(
-            self.reactor, host.encode(), port, timeout=self.connect_patience
+        conversation = Conversation(self, make, grant)
+        # The time is not known yet, so what depends on it is judged later: see _answered.
+        link, address = await connect_device(
+            self.reactor,
+            addresses,
+            self.trust,
+            self.domain,
+            conversation.heard,
+            lambda: None,
+            self.connect_patience,
         )
-        link = Link(self.reactor, conversation.heard, _identity)
-        link.ready.addTimeout(self.connect_patience, self.reactor, _timed_out)
-        connecting = connectProtocol(wrapClientTLS(tls, endpoint), link)
-        try:
-            await connecting
-        except Exception as problem:  # endpoints fail in many ways, all of them "not reached"
-            link.ready.addErrback(lambda _: None)
-            link.ready.cancel()
-            raise Unreachable(printable(str(problem)) or type(problem).__name__) from None
-        try:
-            return await link.ready
-        except NTMobileError:
-            link.close()
-            raise
+        return await conversation.run(link, address)
 
     def realm(self) -> str:
         """Of the AS."""
@@ -255,17 +227,3 @@ class Conversation:
             self._done.callback(None)
         else:
             self._done.errback(Failure(problem))
-
-
-def shown(address: Address) -> str:
-    """An address as people write it."""
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _identity(transport: ITransport) -> tuple[str, str] | None:
-    return peer_identity(connection_of(transport))
-
-
-def _timed_out(result: object, timeout: float) -> object:
-    raise Unreachable(f"no TLS connection within {timeout:g} s")
