@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -27,6 +29,21 @@ from tests.realms import MemoryRealm
 
 ALICE, PHONE = "alice.dc1.ntm.example", "phone.alice.dc1.ntm.example"
 NOW = 1_800_000_000.0
+#: Opens a store, goes on as a child, writes, and says what it sees after a line of input.
+DAEMON = """
+import os, sys
+from pathlib import Path
+from ntmobile.plugins.store_accounts_sqlite import SQLiteAccounts
+store = SQLiteAccounts(Path(sys.argv[1]))
+if os.fork():
+    os._exit(0)
+store.add_user("alice", "hash")
+print("alice", flush=True)
+sys.stdin.readline()
+store.add_user("dave", "hash")
+print(*[user.name for user in store.users()], flush=True)
+sys.stdin.readline()
+"""
 
 
 class StoreTestCase(SynchronousTestCase):
@@ -311,10 +328,35 @@ class FileTests(StoreTestCase):
         error = self.assertRaises(ConfigurationError, SQLiteAccounts, path)
         self.assertIn("upgrade", str(error))
 
+    def test_daemon(self) -> None:
+        """What is made before a fork, as twistd does it, shares the file with others after it."""
+        self.store.close()
+        daemon = subprocess.Popen(
+            [sys.executable, "-c", DAEMON, str(self.path.resolve())],
+            cwd=Path(__file__).parent.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(daemon.communicate)
+        assert daemon.stdin is not None and daemon.stdout is not None
+        self.assertEqual(daemon.stdout.readline(), "alice\n")
+        for name in ("bob", "carol"):
+            command = SQLiteAccounts(self.path)
+            self.assertIsNotNone(command.user("alice"))
+            command.add_user(name, "hash")
+            command.close()
+        daemon.stdin.write("go on\n")
+        daemon.stdin.flush()
+        self.assertEqual(daemon.stdout.readline(), "alice bob carol dave\n")
+        command = SQLiteAccounts(self.path)
+        self.addCleanup(command.close)
+        self.assertIsNotNone(command.user("dave"))
+
     def test_full_disk(self) -> None:
         """A full disk is one error, nothing is half done, and it goes on when there is room."""
         self.store.add_user(ALICE, "hash")
-        database = self.store._db
+        database = self.store._connected()
         (pages,) = database.execute("PRAGMA page_count").fetchone()
         database.execute(f"PRAGMA max_page_count = {pages}")
         before = self.store.users()

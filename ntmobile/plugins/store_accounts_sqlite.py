@@ -98,15 +98,26 @@ class SQLiteAccounts:
                 raise ConfigurationError(f"{path}: everybody may read it; run chmod 600 {path}")
         except OSError as problem:
             raise ConfigurationError(f"{path}: cannot be opened: {problem.strerror}") from None
+        self._db: sqlite3.Connection | None = None
         try:
-            self._db = sqlite3.connect(
-                path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+            self._migrate()
+        except StorageFailed as problem:
+            raise ConfigurationError(f"{path}: cannot be used: {problem.__cause__}") from None
+        finally:
+            # twistd may fork before the store is used. A child has none of its parent's locks, so
+            # that others would take the file for closed and remove the log that it writes to.
+            self.close()
+
+    def _connected(self) -> sqlite3.Connection:
+        """The connection, made when it is first used."""
+        if self._db is None:
+            made = sqlite3.connect(
+                self._path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
             )
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-                self._db.execute(f"PRAGMA {pragma}")
-            self._migrate()
-        except (sqlite3.Error, StorageFailed) as problem:
-            raise ConfigurationError(f"{path}: cannot be used: {problem}") from None
+                made.execute(f"PRAGMA {pragma}")
+            self._db = made
+        return self._db
 
     def _migrate(self) -> None:
         """Bring the schema up to date; the version is asked under the lock that writers take."""
@@ -122,18 +133,21 @@ class SQLiteAccounts:
             db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; a later use opens it again."""
         with self._lock:
-            self._db.close()
+            if self._db is not None:
+                self._db.close()
+                self._db = None
 
     @contextmanager
     def _access(self, begin: str) -> Iterator[sqlite3.Connection]:
         """A transaction that happens as a whole, or not at all."""
         with self._lock:
             try:
-                self._db.execute(begin)
-                yield self._db
-                self._db.execute("COMMIT")
+                db = self._connected()
+                db.execute(begin)
+                yield db
+                db.execute("COMMIT")
             except BaseException as problem:
                 self._roll_back()
                 if isinstance(problem, sqlite3.Error):
@@ -144,7 +158,7 @@ class SQLiteAccounts:
 
     def _roll_back(self) -> None:
         try:
-            if self._db.in_transaction:
+            if self._db is not None and self._db.in_transaction:
                 self._db.execute("ROLLBACK")
         except sqlite3.Error:
             pass  # SQLite has rolled back by itself, for instance on a full disk
