@@ -168,6 +168,13 @@ class Agent(Service):
             tunnel = await self.node.connect(_name(parameters))
             return tunnel.peer
 
+        async def end(parameters: Mapping[str, Any], _: object) -> object:
+            every = [tunnel.peer for tunnel in self.node.correspondence.tunnels]
+            ended = [_name(parameters)] if "name" in parameters else every
+            for peer in ended:
+                self.node.end(peer)
+            return ended
+
         async def resolve(parameters: Mapping[str, Any], _: object) -> object:
             ipv6, ipv4 = await self.resolve(_name(parameters))
             return {"ipv6": str(ipv6), "ipv4": str(ipv4)}
@@ -188,6 +195,7 @@ class Agent(Service):
             "peers": peers,
             "ping": ping,
             "connect": connect,
+            "end": end,
             "resolve": resolve,
             "why": why,
             "netcheck": netcheck,

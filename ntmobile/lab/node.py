@@ -270,6 +270,8 @@ class Node:
             raise
         if check and status != 0:
             raise LabError(f"exit status {status}\n{process.tail()}")
+        if status == 0:
+            self.lab.processes.remove(process)  # the caller has its words; failures need no others
         return Completed(status, process.output(), process.errors())
 
 

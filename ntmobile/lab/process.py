@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from ntmobile.lab.supervision import LabError, Supervision
 
@@ -69,6 +70,17 @@ async def within(reactor: IReactorTime, timeout: float, work: Deferred[T], what:
     finally:
         if call.active():
             call.cancel()
+
+
+async def together(*works: Coroutine[Any, Any, T]) -> list[T]:
+    """Run coroutines at the same time to the end of all; then raise the first failure, if any."""
+    running = [Deferred.fromCoroutine(work) for work in works]
+    results: list[T] = []
+    for _, result in await DeferredList(running, consumeErrors=True):
+        if isinstance(result, Failure):
+            result.raiseException()
+        results.append(result)
+    return results
 
 
 @frozen
