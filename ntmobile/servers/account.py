@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -55,14 +56,19 @@ class AccountServer(Service):
     """The AS of one realm.
 
     :param reactor: provides TCP, time and threads.
-    :param pool: for tests, what stands in for threads.
+    :param pool: for tests, what stands in for threads. :param wall: unix seconds.
     :raises ConfigurationError: a file or plugin named in the configuration is wrong.
     """
 
     def __init__(
-        self, configuration: AccountServerConfiguration, reactor: Any, pool: Any = None
+        self,
+        configuration: AccountServerConfiguration,
+        reactor: Any,
+        pool: Any = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.configuration = configuration
+        self._wall = wall
         self._reactor = reactor
         credentials = configuration.identity.credentials()
         trust = configuration.identity.trust()
@@ -107,7 +113,7 @@ class AccountServer(Service):
 
     def unix_time(self) -> float:
         """The realm's time: this machine's wall clock (R12)."""
-        return time.time()
+        return self._wall()
 
     # -- service
 
