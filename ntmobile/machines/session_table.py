@@ -100,7 +100,9 @@ class SessionTable:
         if session is None:
             self._hint(index, remote, now)
         elif self.hellos.allow(index, now):
-            self._effects.append(session.hello_received(datagram, remote))
+            welcome = session.hello_received(datagram, remote)
+            if welcome is not None:
+                self._effects.append(welcome)
 
     def _sealed_received(
         self,

@@ -8,8 +8,9 @@ nonces are exchanged and the AEAD keys derived from session key, both nonces and
 * ``SIGNAL_SEALED`` both ways: an envelope of :mod:`ntmobile.machines.requests`
 * ``SIGNAL_UNKNOWN`` DC to client: a bare header, unauthenticated, only ever a hint
 
-A DC answers each hello with a fresh nonce and keeps its old keys until a datagram under the new
-ones arrives, so that a recorded hello achieves nothing.
+A DC answers each new hello with a fresh nonce, and one that comes again with the same welcome. It
+keeps its old keys until a datagram under the new ones arrives, so that a recorded hello achieves
+nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from ntmobile.wire.sealing import Opener, Sealer, derive, expand
 
 NONCE_SIZE: Final = 16
 MAC_SIZE: Final = 16
+#: Hellos whose keys a DC keeps until one of them is used.
+STARTS: Final = 4
 WELCOME_SIZE: Final = HEADER_SIZE + 2 * NONCE_SIZE + MAC_SIZE
 #: A hello is as large as its answer (R8).
 HELLO_SIZE: Final = WELCOME_SIZE
@@ -91,6 +94,15 @@ def check_welcome(datagram: bytes, session_key: bytes, client: bytes) -> bytes:
     return datagram[HEADER_SIZE + NONCE_SIZE : HEADER_SIZE + 2 * NONCE_SIZE]
 
 
+@frozen(slots=True)
+class _Start:
+    """A hello that was answered: whoever sends something under its keys knows the session key."""
+
+    nonce: bytes
+    welcome: bytes
+    keys: Keys
+
+
 @define
 class CoordinatorSession:
     """The DC's half of one client's session; small, since a DC holds very many.
@@ -105,20 +117,32 @@ class CoordinatorSession:
     conversation: Conversation | None = None
     remotes: tuple[Address, ...] = ()
     _current: Keys | None = None
-    _starting: tuple[Keys, ...] = ()
+    _nonce: bytes = b""
+    _starting: tuple[_Start, ...] = ()
 
     @property
     def open(self) -> bool:
         """Keys are agreed, requests can be sent."""
         return self._current is not None and bool(self.remotes)
 
-    def hello_received(self, datagram: bytes, remote: Address) -> Transmit:
-        """Answer an authentic hello. :raises AuthenticationError: else."""
+    def hello_received(self, datagram: bytes, remote: Address) -> Transmit | None:
+        """Answer an authentic hello; None where its welcome has evidently arrived.
+
+        A hello goes to all addresses of the DC and is repeated: all get the same welcome, since
+        the client goes by the first that it receives.
+
+        :raises AuthenticationError: it is not authentic.
+        """
         client = check_hello(datagram, self.key)
-        nonce = self._random(NONCE_SIZE)
-        keys = Keys.of(self.key, client, nonce, is_client=False)
-        self._starting = (keys, *self._starting[:1])
-        return Transmit(welcome(self.index, self.key, client, nonce), remote)
+        if client == self._nonce:
+            return None
+        start = next((one for one in self._starting if one.nonce == client), None)
+        if start is None:
+            nonce = self._random(NONCE_SIZE)
+            keys = Keys.of(self.key, client, nonce, is_client=False)
+            start = _Start(client, welcome(self.index, self.key, client, nonce), keys)
+            self._starting = (start, *self._starting[: STARTS - 1])
+        return Transmit(start.welcome, remote)
 
     @property
     def has_keys(self) -> bool:
@@ -141,12 +165,13 @@ class CoordinatorSession:
                 if not self._starting:
                     raise
         if plaintext is None:
-            for keys in self._starting:
+            for start in self._starting:
                 try:
-                    plaintext = keys.opener.open(datagram)[1]
+                    plaintext = start.keys.opener.open(datagram)[1]
                 except AuthenticationError:
                     continue
-                self._current, self._starting, newest = keys, (), True
+                self._current, self._nonce = start.keys, start.nonce
+                self._starting, newest = (), True
                 break
             else:
                 raise AuthenticationError("a sealed datagram under no key of its session")
@@ -190,9 +215,13 @@ class Opened:
 
 @frozen(slots=True)
 class Lost:
-    """The DC knows the session no more, or never answers: log in again with the certificate."""
+    """The session is over, or seems to be.
+
+    :ivar forgotten: the DC knows it no more: log in again. Otherwise the DC never answers.
+    """
 
     reason: str
+    forgotten: bool = False
 
 
 HELLO_TIMEOUT: Final = 10.0
@@ -252,6 +281,8 @@ class ClientSession:
         :raises MalformedMessage: :raises AuthenticationError: dropped, to be counted.
         """
         header = Header.parse(datagram)
+        if header.index != self.index or not header.flags & Flag.FROM_COORDINATOR:
+            raise AuthenticationError("a signalling datagram of another session")
         if header.kind is Kind.SIGNAL_SEALED:
             self._sealed_received(datagram, remote, now)
         elif header.kind is Kind.SIGNAL_WELCOME and self._nonce is not None:
@@ -270,7 +301,8 @@ class ClientSession:
             if self._hints >= HINTS_UNTIL_LOST:
                 self._nonce = None
                 self._hints = 0
-                self._events.append(Lost("the coordinator does not know the session any more"))
+                reason = "the coordinator does not know the session any more"
+                self._events.append(Lost(reason, forgotten=True))
             elif self._nonce is None:
                 self.start(now)
 
