@@ -164,6 +164,8 @@ class Association:
             self._run_session(self.sessions.current, now)
         self._choose(now)
         self._judge(now)
+        if self.ended:
+            return
         wanted = self.wanting.due(now)
         if wanted is not None:
             self.effects.append(wanted)
