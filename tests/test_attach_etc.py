@@ -119,6 +119,19 @@ class NameServiceTests(NetnsTestCase):
         self.assertEqual("(none)", await self.ask("ssl/cert"))
         self.assertNotIn("ssl", (await self.ask(f"{self.etc}/")).split())
 
+    async def test_ssh(self) -> None:
+        """What ssh includes is there; where root is nobody it is the user's, else the real one."""
+        await self.start()
+        (self.etc / "ssh" / "ssh_config.d").mkdir(parents=True)
+        self.write("ssh/ssh_config", "main")
+        self.write("ssh/ssh_config.d/site.conf", "included")
+        await self.ask("refresh")
+        self.assertEqual("main", await self.ask("ssh/ssh_config"))
+        self.assertEqual("included", await self.ask("ssh/ssh_config.d/site.conf"))
+        (self.etc / "ssh" / "ssh_config.d" / "site.conf").write_text("changed")
+        await self.ask("refresh")
+        self.assertEqual("changed", await self.ask("ssh/ssh_config.d/site.conf"))
+
     async def test_hidden(self) -> None:
         """The socket of a name cache is not to be seen, also of one that starts later."""
         await self.start()

@@ -38,7 +38,7 @@ class ExplanationTests(SynchronousTestCase):
         text = explain(problem, "a namespace", self.root)
         self.assertNotIn("\n", text)
         self.assertTrue(text.startswith("a namespace is not permitted here: "))
-        self.assertIn('attachment = "tun"', text)
+        self.assertIn('attachment.plugin = "tun"', text)
         self.assertIn('"datagram"', text)
         return text
 

@@ -88,7 +88,7 @@ class TunTests(NetnsTestCase):
         done = await self.on_host("--powerless")
         self.assertIn("NotPermittedHere", done.output, done)
         self.assertIn("CAP_NET_ADMIN", done.output)
-        self.assertIn('attachment = "netns"', done.output)
+        self.assertIn('attachment.plugin = "netns"', done.output)
 
     async def test_taken(self) -> None:
         """A name that another program uses is refused with the key to change."""

@@ -118,7 +118,7 @@ class DatagramAttachment:
         """See :class:`~ntmobile.interfaces.IAttachment`."""
         raise NotPermittedHere(
             'the "datagram" attachment has no sockets, only UDP inside the program; '
-            'configure attachment = "netns" or "tun" for others'
+            'set attachment.plugin = "netns" or "tun" in node.toml for others'
         )
 
     def readdress(self, addresses: VirtualAddresses) -> None:

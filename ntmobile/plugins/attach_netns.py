@@ -22,10 +22,11 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.plugin import IPlugin
+from twisted.python import runtime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ntmobile.errors import NotRegistered, NTMobileError
+from ntmobile.errors import NotPermittedHere, NotRegistered, NTMobileError
 from ntmobile.interfaces import (
     IAttachment,
     IAttachmentFactory,
@@ -171,6 +172,11 @@ class NetnsAttachmentFactory:
         """See :class:`~ntmobile.interfaces.IAttachmentFactory`."""
 
         async def opened() -> IAttachment:
+            if not runtime.platform.isLinux():
+                raise NotPermittedHere(
+                    "network namespaces exist on Linux only: set attachment.plugin = "
+                    '"datagram" in node.toml'
+                )
             os.makedirs(state, 0o700, exist_ok=True)
             try:
                 channel = Channel.connect(state)

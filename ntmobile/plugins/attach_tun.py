@@ -96,12 +96,12 @@ class TunAttachment(InterfaceAttachment):
         if problem.errno in _REFUSALS:
             return NotPermittedHere(
                 f"the interface {self._name} is not permitted here ({problem.strerror}): give the "
-                'agent CAP_NET_ADMIN, or configure attachment = "netns" or "datagram"'
+                'agent CAP_NET_ADMIN, or set attachment.plugin = "netns" or "datagram" in node.toml'
             )
         if isinstance(problem, FileNotFoundError):
             return NotPermittedHere(
-                "there is no /dev/net/tun here: load the module tun, or configure "
-                'attachment = "datagram"'
+                "there is no /dev/net/tun here: load the module tun, or set "
+                'attachment.plugin = "datagram" in node.toml'
             )
         if problem.errno == errno.EBUSY:
             return ConfigurationError(

@@ -22,7 +22,7 @@ LIMIT: Final = 1 << 16
 #: Descriptors in one message: three namespaces.
 _DESCRIPTORS: Final = 3
 #: Seconds the helper may take for an answer; it takes about one millisecond.
-TIMEOUT: Final = 10.0
+TIMEOUT: Final = 5.0
 
 Message = dict[str, Any]
 

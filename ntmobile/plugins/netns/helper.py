@@ -53,7 +53,14 @@ class Service:
         self._listener.setblocking(False)
 
     def run(self) -> None:
-        """Answer until the end."""
+        """Answer until the end; conversations end with it."""
+        try:
+            self._serve()
+        finally:
+            for descriptor in list(self._connections):
+                self._forget(descriptor)
+
+    def _serve(self) -> None:
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
         while not self._ended:

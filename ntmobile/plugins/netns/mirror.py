@@ -49,7 +49,8 @@ def _copy(source: Path, target: Path) -> None:
 def _link(source: Path, target: Path) -> None:
     _unlink(target)
     if not target.exists():
-        target.symlink_to(source)
+        # A relative link of the system's must not be followed from another depth.
+        target.symlink_to(os.readlink(source) if source.is_symlink() else source)
 
 
 def _unlink(path: Path) -> None:

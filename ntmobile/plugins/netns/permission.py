@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 _ALTERNATIVE: Final = (
-    'or configure attachment = "tun" (with CAP_NET_ADMIN) or "datagram" (UDP inside the program)'
+    'or set attachment.plugin = "tun" (with CAP_NET_ADMIN) or "datagram" (UDP inside the program) '
+    "in node.toml"
 )
 
 #: Settings that forbid namespaces: path, the forbidding value, what to do about it.
