@@ -136,6 +136,22 @@ class SessionTable:
         session.request(message, tag, now, timeout)
         self._settle(session)
 
+    def withdraw(self, index: bytes, tag: object) -> None:
+        """Forget a request to a client; it ends in nothing any more."""
+        session = self._sessions.get(index)
+        if session is not None and session.conversation is not None:
+            session.conversation.withdraw(tag)
+
+    def nudge(self, index: bytes, remotes: tuple[Address, ...], now: float) -> None:
+        """Hint to a client that its DC has restarted and knows it, where it last was (R7).
+
+        Nothing is sent where there are keys. What comes of it is a hello, at most.
+        """
+        session = self._sessions.get(index)
+        if session is not None and not session.has_keys:
+            for remote in remotes:
+                self._hint(index, remote, now)
+
     def answer(self, index: bytes, asked: Asked, message: Message) -> None:
         """Answer a :class:`ClientAsked`, to the address it came from."""
         session = self._sessions.get(index)
