@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.application.internet import ClientService, backoffPolicy
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from ntmobile.errors import AuthenticationError, NTMobileError
 from ntmobile.protocols.link import Link, Verifier
 from ntmobile.protocols.login import LoginDesk
+from ntmobile.protocols.redial import InTurn, LinkEndpoint
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.account import (
     AssignmentRequest,
@@ -43,7 +43,7 @@ class AccountLink:
     def __init__(
         self,
         reactor: Any,
-        address: tuple[str, int],
+        addresses: Sequence[tuple[str, int]],
         tls: IOpenSSLClientConnectionCreator,
         verify: Verifier,
         desk: LoginDesk,
@@ -56,10 +56,21 @@ class AccountLink:
         self._lease = lease
         self._revoke = revoke
         self._link: Link | None = None
-        host, port = address
-        endpoint = wrapClientTLS(tls, HostnameEndpoint(reactor, host.encode(), port, timeout=10))
-        factory = Factory.forProtocol(lambda: self._new(reactor, verify))
-        self._service = ClientService(endpoint, factory, retryPolicy=_RETRY, clock=reactor)
+        endpoint = LinkEndpoint(
+            InTurn(
+                [
+                    wrapClientTLS(tls, HostnameEndpoint(reactor, host.encode(), port, timeout=10))
+                    for host, port in addresses
+                ]
+            ),
+            reactor,
+            "the account server",
+            lambda: Link(reactor, self._handle, verify),
+            self._stands,
+        )
+        self._service = ClientService(
+            endpoint, Factory.forProtocol(Protocol), retryPolicy=_RETRY, clock=reactor
+        )
 
     def start(self) -> None:
         """Connect, and keep connected."""
@@ -74,24 +85,18 @@ class AccountLink:
         """The link, while it stands."""
         return self._link if self._link is not None and self._link.alive else None
 
-    def _new(self, reactor: Any, verify: Verifier) -> Link:
-        link = Link(reactor, self._handle, verify)
-        link.ready.addCallbacks(self._stands, self._failed)
-        link.closed.addCallback(self._closed)
-        return link
-
-    def _stands(self, link: Link) -> None:
+    async def _stands(self, link: Link) -> None:
         self._link = link
+        link.closed.addCallback(self._closed)
         log.info("linked to the account server")
 
-    def _failed(self, failure: Failure) -> None:
-        log.warn("account server: {problem}", problem=failure.getErrorMessage())
-
-    def _closed(self, reason: Failure) -> None:
+    def _closed(self, problem: Any) -> Any:
+        """The link is gone; the endpoint that made it is told by the same Deferred."""
         if self._link is not None and not self._link.alive:
             log.warn("lost the account server; logins wait for it")
             self._link = None
             self._desk.account_server_lost()
+        return problem
 
     async def _handle(self, message: Message, link: Link) -> Message | None:
         match message:
