@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ntmobile.client.account import Account
 from ntmobile.client.identity import DeviceIdentity, home_authority
 from ntmobile.client.login import Enrolled, LoginResult, enroll, log_in, log_out
+from ntmobile.interfaces import Device
 from ntmobile.protocols.link import Link
 from ntmobile.protocols.login import LoginDesk
 from ntmobile.protocols.tls import (
@@ -192,6 +193,12 @@ class LoginTestCase(SynchronousTestCase):
 
     def add_user(self, user: str, domain: str = DC1) -> None:
         self.server.store.add_user(f"{user}.{domain}", f"plain:{PASSWORD}")
+
+    def device(self, fqdn: str) -> Device:
+        """What the AS knows of a device that is enrolled."""
+        device: Device | None = self.server.store.device(fqdn)
+        assert device is not None, f"{fqdn} is not enrolled"
+        return device
 
     def result(self, of: Deferred[_T] | Coroutine[Deferred[Any], Any, _T]) -> _T:
         return self.internet.result(of, limit=200.0)

@@ -171,7 +171,7 @@ async def log_in(
     offset = answer.response.time / 1000 - wall()
     warning = clock_warning(offset)
     if warning:
-        log.warn("{warning}", warning=warning)
+        log.warn("{problem}", problem=warning)
     trust = accept_trust(answer.response, identity.trust)
     certificate = accept_certificate(answer.response, identity.fqdn, identity.keys.public(), trust)
     try:
