@@ -303,6 +303,8 @@ class PathSet:
     def choose(self, now: float) -> str | None:
         """Make the right path the active one; the reason if that is a change, else None."""
         active = self.active
+        if self._nominated is not None and self._nominated.state is PathState.FAILED:
+            self._nominated = None
         valid = [path for path in self if path.state is PathState.VALID]
         best = min(valid, key=preference, default=None)
         if active is None or active.state is PathState.FAILED:
@@ -321,7 +323,9 @@ class PathSet:
         if best is None or best is active:
             return None
         self.former, self.active, self._switched = active, best, now
-        self._nominated = None
+        # A doubt is this side's own; the correspondent uses the former until it says otherwise.
+        doubted = active is not None and active.state is PathState.PROBING
+        self._nominated = active if doubted and not self.controlling else None
         return reason
 
     def _better(self, path: Path, active: Path, now: float) -> bool:
