@@ -85,6 +85,9 @@ class ChangeFeed:
                 loop.stop()
         self._loops.clear()
 
+    def __len__(self) -> int:
+        return len(self._told)
+
     # -- links
 
     def add(self, link: Link, domain: str) -> None:
