@@ -16,8 +16,10 @@ from ntmobile.wire.messages.realtime import PolicyRequest, RegistrationRequest
 
 #: A location unheard for so many keep-alive intervals has expired.
 MISSED_KEEPALIVES: Final = 3
+#: A client that is silent on purpose for longer than this, in seconds, counts as off.
+LONGEST_KEEPALIVE: Final = 3600
 #: Correspondents remembered for each client, newest last, for revocation (R34).
-CORRESPONDENTS: Final = 64
+CORRESPONDENTS: Final = 1024
 #: The location of a client that never registered.
 NOWHERE: Final = Location(0, (), ())
 
@@ -69,11 +71,16 @@ class Client:
         """Registered and heard within its lifetime."""
         return self.registered and now < self.heard + self.lifetime
 
-    def located(self, now: float) -> Location:
-        """Its location as told to others."""
-        here = self.location
-        online = self.online(now)
-        return Location(here.generation, here.observed, here.local, here.translated, online)
+    def located(self, now: float, *, hide: bool = False) -> Location:
+        """Its location as told to others.
+
+        :param hide: leave only the families, which the choice of a relay needs (R13).
+        """
+        here, online = self.location, self.online(now)
+        if not hide:
+            return Location(here.generation, here.observed, here.local, here.translated, online)
+        veiled = tuple(Endpoint(bytes(len(one.address)), 1) for one in here.observed)
+        return Location(here.generation, veiled, (), here.translated, online)
 
     def talks_to(self, peer: str) -> None:
         """Remember a correspondent."""
@@ -164,15 +171,18 @@ class ClientTable:
         if request.generation < before.generation:
             return Registered(observed, translated, False)
         renewed = request.generation > before.generation
-        kept = () if renewed else tuple(e for e in before.observed if e.family != observed.family)
-        others = () if renewed else tuple(f for f in before.translated if f != observed.family)
-        locals_ = () if renewed else tuple(e for e in before.local if e.family != observed.family)
-        families = (observed.family,) if translated else ()
+        family = observed.family
+        kept = () if renewed else tuple(e for e in before.observed if e.family != family)
+        others = () if renewed else tuple(f for f in before.translated if f != family)
+        locals_ = () if renewed else tuple(e for e in before.local if e.family != family)
+        claimed = tuple(e for e in request.local if e.family == family)
+        families = (family,) if translated else ()
+        # In one order, so that the same location compares as the same.
         client.location = Location(
             request.generation,
-            (*kept, observed),
-            (*locals_, *(e for e in request.local if e.family == observed.family)),
-            (*others, *families),
+            tuple(sorted((*kept, observed), key=_family)),
+            tuple(sorted((*locals_, *claimed), key=_family))[:8],
+            tuple(sorted((*others, *families))),
         )
         self._order += 1
         client.order = self._order
@@ -182,7 +192,8 @@ class ClientTable:
     def keep_alive(self, client: Client, interval: int) -> None:
         """The client will be heard again within ``interval`` seconds."""
         if interval:
-            client.lifetime = max(15.0, MISSED_KEEPALIVES * float(interval))
+            planned = min(interval, LONGEST_KEEPALIVE)
+            client.lifetime = max(15.0, MISSED_KEEPALIVES * float(planned))
 
     def heard(self, client: Client, remote: Address, now: float) -> bool:
         """An authentic newest datagram: note time and address; ``True`` if the address is new."""
@@ -217,3 +228,7 @@ class ClientTable:
     def deregister(self, client: Client) -> None:
         """The client goes off."""
         client.registered = False
+
+
+def _family(endpoint: Endpoint) -> int:
+    return endpoint.family

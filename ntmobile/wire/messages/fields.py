@@ -48,11 +48,16 @@ class Endpoint(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def of(cls, address: Address) -> Endpoint:
-        """From numeric host text and port; not numeric is :class:`MalformedMessage`."""
+        """From numeric host text and port; not numeric is :class:`MalformedMessage`.
+
+        An IPv4 address that a socket of both families shows as ``::ffff:192.0.2.1`` is IPv4.
+        """
         try:
-            return cls(ipaddress.ip_address(address[0].partition("%")[0]).packed, address[1])
+            ip = ipaddress.ip_address(address[0].partition("%")[0])
         except ValueError:
             raise MalformedMessage(f"not a numeric address: {address[0]!r}") from None
+        mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+        return cls(ip.packed if mapped is None else mapped.packed, address[1])
 
     @property
     def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
