@@ -6,7 +6,7 @@ from typing import Final
 
 from ntmobile.errors import AuthenticationError
 from ntmobile.machines.association import Association
-from ntmobile.machines.constants import CROSSING_PATIENCE, HINT_INTERVAL
+from ntmobile.machines.constants import HINT_INTERVAL
 from ntmobile.machines.effects import Address, Transmit
 from ntmobile.machines.opening import OpenDirection
 from ntmobile.machines.paths import Path, PathState
@@ -17,6 +17,10 @@ from ntmobile.wire.headers import Flag, Header, Kind
 #: Handshake messages a second that are worth elliptic curves, per tunnel, and at once.
 _CHECKS: Final = 10.0
 _CHECK_BURST: Final = 20.0
+#: A session under which something came so recently is not in doubt for a hint.
+_RECENT: Final = 0.25
+#: One under which nothing came for so long may be one that the other side does not have.
+_SILENT: Final = 2.0
 #: On a TUNNEL_UNKNOWN: this direction is known here, make its handshake.
 _HANDSHAKE_PLEASE: Final = int(Flag.CONTROL)
 
@@ -83,7 +87,6 @@ class Admission:
                 secrets,
                 now,
                 initiator=False,
-                crossed=not association.sessions.settled,
                 expires=direction.certified,
             )
             association.sessions.pend(session, now)
@@ -119,6 +122,7 @@ class Admission:
             secrets,
             now,
             initiator=True,
+            born=direction.begun,
             expires=direction.certified,
         )
         return association.begin_session(direction, session, path, now)
@@ -126,8 +130,6 @@ class Admission:
     def began(self, session: Session, path: Path, now: float) -> bool:
         """As responder: the initiator has used the new keys, so they are in force (R19)."""
         direction = self._association.directions.get(session.direction)
-        if direction is None:
-            return False
         return self._association.begin_session(direction, session, path, now)
 
     def _check(self, now: float) -> None:
@@ -159,25 +161,28 @@ class Admission:
         association = self._association
         path = association.paths.find(direction.identifier, remote)
         session = association.sessions.current
-        if path is None or session is None or not self._taken_hints.allow(header.index, now):
+        if path is None or session is None or now < (session.heard or session.adopted) + _RECENT:
+            return  # stale or forged: it was here a moment ago, or cannot know of us yet
+        if not self._taken_hints.allow(header.index, now):
             return
         if header.flags & _HANDSHAKE_PLEASE:
             # It has this direction. Should it be a liar: a handshake under a fresh temporal key
             # changes nothing for the worse, and there is one a direction.
-            # Not while a session is so young that the other side may just not have heard of it.
-            young = session.heard is None and now < session.born + CROSSING_PATIENCE
-            if direction.message.initiator and direction.fresh(now) and not young:
+            if direction.message.initiator and direction.fresh(now):
                 association.directions.initiate(direction, now)
             return
         if path.state is PathState.VALID or path is association.paths.active:
             association.doubt(path, now)
 
     def unopened(self, datagram: bytes, remote: Address, now: float) -> None:
-        """Data that nothing opens: if there are no keys, say so; never at length (R8, R15)."""
+        """Data that nothing opens: if there are no keys, or none in use, say so (R8, R15)."""
         association = self._association
         direction = association.directions.get(datagram[4:12])
         sessions = association.sessions
-        if direction is None or sessions.current is not None or sessions.pending:
+        if direction is None or sessions.pending:
+            return
+        session = sessions.current
+        if session is not None and now < (session.heard or session.adopted) + _SILENT:
             return
         if not self._sent_hints.allow(direction.identifier, now):
             return

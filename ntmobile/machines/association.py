@@ -119,15 +119,17 @@ class Association:
     # -- sessions
 
     def begin_session(
-        self, direction: OpenDirection, session: Session, path: Path, now: float
+        self, direction: OpenDirection | None, session: Session, path: Path, now: float
     ) -> bool:
         """A handshake succeeded: send under its keys, unless another one wins (R15)."""
         before = self.sessions.current
+        renewed = before is not None and session.adopted == 0.0 and not session.crosses(before)
+        if direction is not None:
+            direction.spend()
         if not self.sessions.adopt(session, now):
             return False
-        direction.spend()
         self.directions.settle()
-        if before is not None and not session.crossed:
+        if renewed and direction is not None:
             self.directions.supersede(direction)
         self.rekeying = Rekeying(session, self.random)
         self.paths.controlling = session.initiator
@@ -135,7 +137,7 @@ class Association:
         self.keys_wanted, self._hint_check = False, NEVER
         self.liveness.heard, self.liveness.unanswered = now, None
         self.effects.append(
-            Established(direction.identifier, session.initiator, path, before is not None)
+            Established(session.direction, session.initiator, path, before is not None)
         )
         if session.initiator:
             path.widen(now)

@@ -16,9 +16,10 @@ class Session:
 
     :ivar direction: whose handshake made it. :ivar requester: FQDN that asked for that direction.
     :ivar initiator: this side began it, controls the paths and the rekeying.
-    :ivar born: when. :ivar expires: when certificates are to be shown again (R20).
-    :ivar crossed: another handshake of the pair was under way when this one began (R15).
-    :ivar heard: when an authentic datagram last came under it; None before the first.
+    :ivar born: when its handshake began. :ivar adopted: when it became the one to send under.
+    :ivar expires: when certificates are to be shown again (R20).
+    :ivar used: when an authentic datagram first came under it, None before.
+    :ivar heard: when one last did.
     """
 
     direction: bytes
@@ -28,7 +29,8 @@ class Session:
     ring: KeyRing
     born: float
     expires: float
-    crossed: bool = False
+    adopted: float = 0.0
+    used: float | None = None
     heard: float | None = None
 
     @classmethod
@@ -41,17 +43,23 @@ class Session:
         now: float,
         *,
         initiator: bool,
-        crossed: bool = False,
+        born: float | None = None,
         expires: float | None = None,
     ) -> Session:
         """From the keys of a finished handshake.
 
+        :param born: when the handshake began, if not just now.
         :param expires: when the first of the two certificates does, where that is known.
         """
         limit = now + SESSION_LIFETIME
         ring = KeyRing(Epoch(0, secrets, now), initiator=initiator)
         end = limit if expires is None else min(limit, expires)
-        return cls(direction, requester, initiator, parties, ring, now, end, crossed)
+        began = now if born is None else born
+        return cls(direction, requester, initiator, parties, ring, began, end)
+
+    def crosses(self, other: Session) -> bool:
+        """Whether ``other`` was not yet in proven use when this one's handshake began (R15)."""
+        return other.used is None or other.used >= self.born
 
     def precedes(self, other: Session) -> bool:
         """Whether this one wins over another that it crossed (R15): lower FQDN, then identifier."""
@@ -63,5 +71,7 @@ class Session:
         plaintext = None if epoch is None else epoch.open(datagram, counter)
         if epoch is None or plaintext is None:
             return None
+        if self.used is None:
+            self.used = now
         self.heard = now
         return epoch, plaintext

@@ -1,9 +1,13 @@
 """The sessions of one tunnel: one to send under, and others that still or already open (R15, R19).
 
 Two handshakes of crossed directions may both succeed. Both ends then see both sessions, and settle
-on the same: the one whose direction the lower FQDN asked for. A session whose handshake began when
-another was in proven use is no crossing: the correspondent lost its keys, and the new one replaces
-the old as soon as something authentic comes under it.
+on the one whose direction the lower FQDN asked for. A session whose handshake began when another
+was in proven use is no crossing: the correspondent lost its keys, and the new one replaces the old
+as soon as something authentic comes under it.
+
+Loss and delay can make the two ends see that differently. So, whatever was decided: where the
+current session is silent and something comes under another one, that other one is taken, soon if it
+has precedence and later if not. Hence both ends cannot keep trading places.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from ntmobile.machines.constants import (
     DIRECTION_LIFETIME,
     DIRECTION_LIMIT,
     EPOCH_OVERLAP,
+    SETTLE,
 )
 from ntmobile.machines.keys import Epoch
 from ntmobile.machines.session import Session
@@ -36,12 +41,6 @@ class SessionSet:
     current: Session | None = None
     _pending: list[_Waiting] = field(factory=list)
     _former: list[_Waiting] = field(factory=list)
-    _rival: Session | None = None
-
-    @property
-    def settled(self) -> bool:
-        """There is a session, and the correspondent has used it."""
-        return self.current is not None and self.current.heard is not None
 
     @property
     def pending(self) -> bool:
@@ -65,26 +64,25 @@ class SessionSet:
 
     def proven(self, session: Session, now: float) -> bool:
         """Whether to adopt a session, not the current one, that the other side has just used."""
-        if any(waiting.session is session for waiting in self._pending):
+        current = self.current
+        if current is None or any(waiting.session is session for waiting in self._pending):
             return True
-        if session is not self._rival or self.current is None:
-            return False
-        # It lost against the current one, but nobody uses that: the other side has lost it.
-        return self.current.heard is None and now >= self.current.born + CROSSING_PATIENCE
+        quiet = now - max(current.adopted, current.heard or 0.0)
+        return quiet >= (SETTLE if session.precedes(current) else 3 * CROSSING_PATIENCE)
 
     def adopt(self, session: Session, now: float) -> bool:
         """Make it the current one; ``False`` where it crossed the current one and loses (R15)."""
+        new = session.adopted == 0.0
         self._pending = [each for each in self._pending if each.session is not session]
         old = self.current
-        crossed = session.crossed and session is not self._rival
-        if old is not None and crossed and old.precedes(session):
+        session.adopted = now
+        if old is not None and new and session.crosses(old) and old.precedes(session):
             self._former.append(_Waiting(session, now + EPOCH_OVERLAP))
-            self._rival = session
             return False
         self._former = [each for each in self._former if each.session is not session]
         if old is not None:
             self._former.append(_Waiting(old, now + EPOCH_OVERLAP))
-        self.current, self._rival = session, None
+        self.current = session
         return True
 
     def expire(self, now: float) -> None:

@@ -316,6 +316,8 @@ class Tunnel:
         if path.limited:
             path.received += len(datagram)
         path.heard = session.heard = self._liveness.heard = now
+        if session.used is None:
+            session.used = now
         self._liveness.unanswered = None
         if epoch is not session.ring.current:
             # An older epoch's datagram is never the newest; one of the upcoming makes it current.
