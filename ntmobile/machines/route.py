@@ -49,8 +49,8 @@ class Route:
 
 
 def families_of(location: Location) -> frozenset[int]:
-    """The families in which the DC sees the client."""
-    return frozenset(endpoint.family for endpoint in location.observed)
+    """The families in which the DC sees the client; one that never registered may come in any."""
+    return frozenset(endpoint.family for endpoint in location.observed) or frozenset({4, 6})
 
 
 def reach(mn: Location, cn: Location, family: int) -> Reach:
@@ -86,19 +86,16 @@ def decide(mn: Location, cn: Location, *, hide: bool = False) -> Route:
     :param hide: one of them hides its addresses from the other (R13): relay only.
     """
     reaches = {family: reach(mn, cn, family) for family in (4, 6)}
-    # A client that never registered may come in any family; the route is decided again then (R16).
-    needed = (families_of(mn), families_of(cn) or frozenset({4, 6}))
+    needed = (families_of(mn), families_of(cn))
     if hide:
         return Route(True, (), (), True, needed, "addresses are hidden: relay only")
     to_cn, to_mn = _candidates(cn, reaches), _candidates(mn, reaches)
+    best = next(kind for kind in Reach if kind in reaches.values())
     if not to_cn and not to_mn:
-        apart = Reach.APART in reaches.values()
-        reason = Reach.APART.value if apart else Reach.NONE.value
-        return Route(True, (), (), True, needed, f"{reason}: relay")
+        return Route(True, (), (), True, needed, f"{best.value}: relay")
     # The side behind a NAT opens the way; only then does the other know where to answer.
     one_sided = [family for family in (4, 6) if reaches[family] is Reach.ONE_SIDED]
     mn_initiates = bool(to_cn)
     if one_sided and not any(family in mn.translated for family in one_sided):
         mn_initiates = False
-    best = next(kind for kind in Reach if kind in reaches.values())
     return Route(mn_initiates, to_cn, to_mn, False, needed, f"{best.value}: direct")
