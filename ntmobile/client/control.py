@@ -131,9 +131,9 @@ def converse(state: Path, command: str, timeout: float = 30.0, **parameters: Any
     """
     with connect(state / SOCKET) as connection:
         connection.settimeout(timeout)
-        connection.sendall(json.dumps({"command": command, **parameters}).encode() + b"\n")
         with connection.makefile("rb") as lines:
             try:
+                connection.sendall(json.dumps({"command": command, **parameters}).encode() + b"\n")
                 for line in lines:
                     message = json.loads(line)
                     if "event" in message:
@@ -145,6 +145,8 @@ def converse(state: Path, command: str, timeout: float = 30.0, **parameters: Any
                         raise error_of(message)
             except TimeoutError:
                 raise Unreachable(f"the agent did not answer within {timeout:g} s") from None
+            except ConnectionError:
+                pass  # it was going down just then
     raise Unreachable("the agent ended before it answered")
 
 

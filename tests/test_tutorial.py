@@ -1,0 +1,101 @@
+"""The tutorial and the how-tos work as they are typed."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from ntmobile.lab.node import Lab, Node
+from ntmobile.lab.supervision import ROOT, SEARCH_PATH
+from tests.console import Session, Typed
+from tests.lab.case import LabTestCase
+from tests.lab.commands import NTM
+
+DOCS = ROOT / "docs"
+#: Seconds for one page.
+PATIENCE = 100.0
+
+
+def shim(argv: list[str]) -> str:
+    """A script that runs a program which is not installed with this interpreter."""
+    quoted = " ".join(f'"{word}"' for word in argv)
+    return f'#!/bin/sh\nexec {quoted} "$@"\n'
+
+
+class TypedTests(LabTestCase):
+    """Pages are typed into the shell of a machine of their own, so that no port is in the way."""
+
+    timeout = 150
+
+    async def type_page(self, name: str, *programs: str) -> None:
+        """Type everything on a page and compare."""
+        for program in programs:
+            if shutil.which(program, path=SEARCH_PATH) is None:
+                raise SkipTest(f"the page {name} needs the command {program}")
+        session = Session.read(DOCS / name)
+        lab = self.new_lab()
+        host = await lab.add(Node, "machine")
+        output = await self.typed(lab, host, session)
+        differences = session.differences(output)
+        if differences:
+            self.fail("\n".join(differences))
+
+    async def typed(self, lab: Lab, host: Node, session: Session) -> str:
+        """The output of the session's script."""
+        place = host.home / "bin"
+        place.mkdir()
+        twistd = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+        for name, argv in (("ntm", NTM), ("twistd", twistd)):
+            if not Path(sys.executable).with_name(name).exists():
+                (place / name).write_text(shim(argv))
+                (place / name).chmod(0o755)
+        script = host.home / "session.sh"
+        script.write_text(session.script())
+        path = f"{SEARCH_PATH}:{place}"
+        process = await host.spawn(["bash", str(script)], env={"PATH": path, "COLUMNS": "80"})
+        await process.exited(PATIENCE)
+        return process.output()
+
+    async def test_first_realm(self) -> None:
+        """The tutorial: a realm, two devices, programs between them, and a revocation."""
+        await self.type_page("tutorial/first-realm.md", "curl", "ping", "python3")
+
+
+class WidthTests(SynchronousTestCase):
+    """What pages show fits a terminal."""
+
+    def test_width(self) -> None:
+        """No line of a console session is wider than 80 columns."""
+        pages = sorted(DOCS.rglob("*.md"))
+        wide = [line for page in pages for line in Session.read(page).too_wide()]
+        self.assertEqual(wide, [])
+
+
+class ConsoleTests(SynchronousTestCase):
+    """The comparison itself notices what differs."""
+
+    def test_wildcards(self) -> None:
+        """Three dots stand for anything in a line, and alone for any number of lines."""
+        typed = Typed(1, "true", ("a ... c", "...", "z"))
+        self.assertTrue(typed.matches("a b c\nz\n"))
+        self.assertTrue(typed.matches("a  c\none\ntwo\nz\n"))
+        self.assertFalse(typed.matches("a b c\none\n"))
+        self.assertFalse(typed.matches("a\nz\n"))
+
+    def test_nothing(self) -> None:
+        """A command without shown output must print nothing."""
+        self.assertTrue(Typed(1, "true", ()).matches(""))
+        self.assertFalse(Typed(1, "true", ()).matches("something\n"))
+
+    def test_read(self) -> None:
+        """Commands, continuations, output, and what the test is told are read from a page."""
+        page = Path(self.mktemp())
+        page.write_text(
+            "text\n\n<!-- test: status 3 -->\n```console\n$ one \\\n>     more\nout\n$ two\n```\n"
+        )
+        first, second = Session.read(page).commands
+        self.assertEqual((first.text, first.shown, first.status), ("one \\\n    more", ("out",), 0))
+        self.assertEqual((second.text, second.shown, second.status), ("two", (), 3))
