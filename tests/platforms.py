@@ -109,11 +109,26 @@ class Platform:
             await self.stop(name)
 
 
-def make_realm(directory: Path, domain: str, users: tuple[str, ...]) -> Platform:
-    """A realm with two coordinators, one relay, and users; nothing runs yet."""
-    ports = {name: free_port() for name in ("as", "dc1", "dc2", "rs1")}
+def realm_ports() -> dict[str, int]:
+    """Free ports for a realm's servers."""
+    return {name: free_port() for name in ("as", "dc1", "dc2", "rs1")}
+
+
+def coordinators(domain: str, ports: dict[str, int]) -> str:
+    """The lines of a static lookup for a realm's coordinators."""
+    return "".join(f'"{dc}.{domain}" = ["{HOST}:{ports[dc]}"]\n' for dc in ("dc1", "dc2"))
+
+
+def make_realm(
+    directory: Path, domain: str, users: tuple[str, ...], others: str = "", ports: Any = None
+) -> Platform:
+    """A realm with two coordinators, one relay, and users; nothing runs yet.
+
+    :param others: lines for the static lookup of coordinators elsewhere.
+    """
+    ports = ports or realm_ports()
     realm = Realm.create(directory, domain, [HOST], ports["as"])
-    table = "".join(f'"{dc}.{domain}" = ["{HOST}:{ports[dc]}"]\n' for dc in ("dc1", "dc2"))
+    table = coordinators(domain, ports) + others
     for dc in ("dc1", "dc2"):
         realm.add_coordinator(f"{dc}.{domain}", [HOST], ports[dc], free_port())
         file = directory / f"{dc}.{domain}" / "dc.toml"
@@ -136,12 +151,21 @@ class PlatformTestCase(TestCase):
 
     timeout = 60
 
-    async def platform(self, domain: str = "ntm.example") -> Platform:
-        """A running platform with the users alice (dc1) and bob (dc2)."""
+    def place(self) -> Path:
+        """A directory that is not there yet, for a realm."""
         directory = Path(self.mktemp()).resolve()
         directory.parent.mkdir(parents=True, exist_ok=True)
+        return directory
+
+    async def platform(self, domain: str = "ntm.example") -> Platform:
+        """A running platform with the users alice (dc1) and bob (dc2)."""
         users = (f"alice@dc1.{domain}", f"bob@dc2.{domain}")
-        platform = make_realm(directory, domain, users)
+        platform = make_realm(self.place(), domain, users)
+        await self.run_platform(platform)
+        return platform
+
+    async def run_platform(self, platform: Platform) -> None:
+        """Start all servers of a realm, and stop them after the test."""
         for name in ("as", "dc1", "dc2", "rs1"):
             platform.start(name)
         self.addCleanup(lambda: Deferred.fromCoroutine(platform.close()))
@@ -153,7 +177,6 @@ class PlatformTestCase(TestCase):
             ),
             "the servers are linked",
         )
-        return platform
 
     async def eventually(
         self, condition: Callable[[], bool], what: str, timeout: float = 20.0

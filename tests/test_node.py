@@ -7,8 +7,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from ntmobile.client.node import Node
-from ntmobile.errors import AuthenticationError, InvalidName, UnknownName, Unreachable
-from tests.platforms import PlatformTestCase
+from ntmobile.errors import (
+    AuthenticationError,
+    InvalidName,
+    NTMobileError,
+    UnknownName,
+    Unreachable,
+)
+from tests.platforms import PlatformTestCase, coordinators, make_realm, realm_ports
 
 PHONE = "phone.alice.dc1.ntm.example"
 LAPTOP = "laptop.bob.dc2.ntm.example"
@@ -154,3 +160,48 @@ class FailureTests(PlatformTestCase):
         await platform.open(state)
         tunnel = await waiting
         self.assertTrue(tunnel.established)
+
+
+class RealmTests(PlatformTestCase):
+    """Correspondents in two realms (R1)."""
+
+    async def realms(self, *, trusting: bool) -> tuple[Node, Node]:
+        """A phone in one realm and a laptop in another; both admit anybody."""
+        ours, theirs = realm_ports(), realm_ports()
+        one = make_realm(
+            self.place(),
+            "ntm.example",
+            ("alice@dc1.ntm.example",),
+            coordinators("other.test", theirs),
+            ours,
+        )
+        other = make_realm(
+            self.place(),
+            "other.test",
+            ("bob@dc2.other.test",),
+            coordinators("ntm.example", ours),
+            theirs,
+        )
+        if trusting:
+            one.realm.trust("other.test", other.directory / "ca.pem")
+            other.realm.trust("ntm.example", one.directory / "ca.pem")
+        await self.run_platform(one)
+        await self.run_platform(other)
+        phone = await one.node("alice@dc1.ntm.example", "phone", allow='["*"]')
+        return phone, await other.node("bob@dc2.other.test", "laptop", allow='["*"]')
+
+    async def test_trusted(self) -> None:
+        """Where each realm trusts the other's authority, their devices talk."""
+        phone, laptop = await self.realms(trusting=True)
+        tunnel = await phone.connect("laptop.bob.dc2.other.test")
+        self.assertTrue(tunnel.established)
+        self.assertLess(await laptop.ping("phone.alice.dc1.ntm.example"), 1.0)
+
+    async def test_not_trusted(self) -> None:
+        """Where no authority is configured for a domain, the name is refused with one line."""
+        phone, _ = await self.realms(trusting=False)
+        problem = await self.assertRaises_(
+            NTMobileError, phone.connect("laptop.bob.dc2.other.test")
+        )
+        self.assertIn("trust", str(problem))
+        self.assertNotIn("\n", str(problem))

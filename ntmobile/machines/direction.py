@@ -106,6 +106,8 @@ class Direction:
         domain = coordinator_domain(peer, self.clients.domain)
         if domain is None or peer == fqdn:
             return refuse(Outcome.REFUSED, f"{peer} is not the name of another device")
+        if not self.trust.trusts(domain):
+            return refuse(Outcome.UNTRUSTED, f"no realm is trusted for {domain}; ntm realm trust")
         if not check_request(
             client.certificate, peer, request.nonce, request.issued, request.signature, at
         ):

@@ -111,7 +111,7 @@ class CoordinatorService(Service):
         server = configuration.account_server
         self.account_server = AccountLink(
             reactor,
-            (server.addresses[0], server.port),
+            [(host, server.port) for host in server.addresses],
             self._client_tls("as", server.name),
             verify_peer(("as", server.name)),
             self.desk,

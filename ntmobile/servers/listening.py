@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import socket
+from contextlib import suppress
+from typing import Any, Final
 
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IReactorSocket
 from twisted.internet.protocol import DatagramProtocol, Factory
 
 from ntmobile.errors import ConfigurationError
+
+#: Bytes asked for of the system, so that a burst of registrations waits instead of being lost.
+RECEIVE_BUFFER: Final = 4 << 20
+#: Largest datagram taken.
+DATAGRAM_SIZE: Final = 8192
 
 
 def listen_tcp(reactor: Any, port: int, factory: Factory[Any], host: str) -> IListeningPort:
@@ -16,21 +23,38 @@ def listen_tcp(reactor: Any, port: int, factory: Factory[Any], host: str) -> ILi
     try:
         listening: IListeningPort = reactor.listenTCP(port, factory, interface=host)
     except CannotListenError as problem:
-        raise _explained("TCP", host, port, problem) from None
+        raise _explained("TCP", host, port, problem.socketError) from None
     return listening
 
 
 def listen_udp(reactor: Any, port: int, protocol: DatagramProtocol, host: str) -> IListeningPort:
     """Listen on a UDP port of a numeric address. :raises ConfigurationError: it is not free."""
-    try:
-        listening: IListeningPort = reactor.listenUDP(port, protocol, interface=host)
-    except CannotListenError as problem:
-        raise _explained("UDP", host, port, problem) from None
-    return listening
+    if not IReactorSocket.providedBy(reactor):
+        try:
+            listening: IListeningPort = reactor.listenUDP(port, protocol, interface=host)
+        except CannotListenError as problem:
+            raise _explained("UDP", host, port, problem.socketError) from None
+        return listening
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as made:
+        made.setblocking(False)
+        if family == socket.AF_INET6:
+            # "::" is beside "0.0.0.0", not in its place.
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        with suppress(OSError):
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        try:
+            made.bind((host, port))
+        except OSError as problem:
+            raise _explained("UDP", host, port, problem) from None
+        adopted: IListeningPort = reactor.adoptDatagramPort(
+            made.fileno(), family, protocol, DATAGRAM_SIZE
+        )
+        return adopted
 
 
-def _explained(kind: str, host: str, port: int, problem: CannotListenError) -> ConfigurationError:
-    reason = getattr(problem.socketError, "strerror", None) or problem.socketError
+def _explained(kind: str, host: str, port: int, problem: object) -> ConfigurationError:
+    reason = getattr(problem, "strerror", None) or problem
     return ConfigurationError(
         f"cannot listen on {kind} port {port} of {host}: {reason}; end the other program or "
         "change listen or port in the configuration"
