@@ -52,3 +52,10 @@ class FollowingTests(SynchronousTestCase):
         self.direct.begin(34.0)
         self.prove(self.direct, 34.001)
         self.assertIs(self.paths.active, self.relay)
+
+    def test_came_over(self) -> None:
+        """It does not return where the correspondent has come to the other path too."""
+        self.prove(self.relay, 0.002)
+        self.paths.nominate(self.relay, 0.003)
+        self.prove(self.direct, 0.004)
+        self.assertIs(self.paths.active, self.relay)

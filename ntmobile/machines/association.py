@@ -209,8 +209,11 @@ class Association:
             # What is sent now arrives right behind the proof of the address.
             if path.state is not PathState.VALID or path is self.paths.active:
                 path.begin(now)
-            if path is self.paths.active:
+            active = self.paths.active
+            if path is active:
                 self.keep_alive(path, now)
+            elif active is not None and active.doubtful:
+                self.paths.attempt(path)
 
     def _run_session(self, session: Session, now: float) -> None:
         active = self.paths.active
@@ -251,6 +254,8 @@ class Association:
             self._probe_others(now)
         elif not doubtful:
             self._alarmed = False
+            if self.paths.trial is not None and self.paths.trial.relay is not None:
+                self.paths.trial = None
         reason = self.paths.choose(now)
         path = self.paths.active
         if path is None or self.sessions.current is None:
@@ -354,11 +359,12 @@ class Association:
     def nominated(self, path: Path, now: float) -> None:
         """The newest datagram, and no probe, came on this path (R21)."""
         active = self.paths.active
+        again = self.paths.nominate(path, now)
         if path is active:
             # It was given up, or is in doubt, and yet something comes on it.
             if path.due is None and now >= path.failed + constants.SETTLE:
                 path.begin(now)
-        elif self.paths.nominate(path, now) and active is not None:
+        elif again and active is not None:
             self.keep_alive(active, now)
 
     def doubt(self, path: Path, now: float) -> None:

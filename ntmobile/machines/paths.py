@@ -24,6 +24,7 @@ from ntmobile.machines.constants import (
     SETTLE,
     SHUN,
     SHUN_LIMIT,
+    TRIAL,
     WIDE_ATTEMPTS,
     WIDE_INTERVAL,
 )
@@ -220,11 +221,17 @@ class PathSet:
 
     :ivar controlling: this side chooses; the other follows.
     :ivar active: what carries the traffic. :ivar former: what did before.
+    :ivar trial: where else to send, the same datagrams, while the active path is in doubt: an
+        address that the other side seems to have moved to (within the limit of R21), or after a
+        move of our own the relay. Whatever arrives twice counts once.
+    :ivar trial_left: bytes that may be sent on trial.
     """
 
     controlling: bool = False
     active: Path | None = None
     former: Path | None = None
+    trial: Path | None = None
+    trial_left: int = 0
     _switched: float = float("-inf")
     _nominated: Path | None = None
     _nominated_at: float = float("-inf")
@@ -258,6 +265,8 @@ class PathSet:
             self._nominated = None
         if self.former is path:
             self.former = None
+        if self.trial is path:
+            self.trial = None
         if self.active is path:
             self.active = None
 
@@ -274,17 +283,21 @@ class PathSet:
                 self.remove(path)
 
     def nominate(self, path: Path, now: float) -> bool:
-        """The newest datagram, and no probe, came on ``path``, which is not the active one.
+        """The newest datagram, and no probe, came on ``path``.
 
         What is to be proven begins to be probed. ``True`` where this side chose otherwise and
         should say so again, by sending on the active path.
         """
         active = self.active
+        if path is active:
+            self._nominated = None
+            return False
         patience = max(SETTLE, 4 * (active.rtt or 0.0) if active is not None else 0.0)
         if path is self._nominated and now < self._nominated_at + patience:
             return False
         if not self.controlling or active is None:
             path.ensure(now)
+            self.attempt(path)
         elif path is self.former and now < self._switched + patience:
             return False  # sent before the other side knew
         elif path is self.former and now < self._switched + 2 * patience:
@@ -297,8 +310,14 @@ class PathSet:
                 active.suspect(now)
                 path.begin(now)
             path.ensure(now)
+            self.attempt(path)
         self._nominated, self._nominated_at = path, now
         return False
+
+    def attempt(self, path: Path) -> None:
+        """Send on this path too until the active path is known. Its datagrams must be the same."""
+        if self.active is not None and path.identifier == self.active.identifier:
+            self.trial, self.trial_left = path, TRIAL
 
     def choose(self, now: float) -> str | None:
         """Make the right path the active one; the reason if that is a change, else None."""
@@ -340,4 +359,4 @@ class PathSet:
     def begin_on(self, path: Path, now: float) -> None:
         """Begin a session on this path."""
         self.former, self.active, self._switched = None, path, now
-        self._nominated = None
+        self._nominated = self.trial = None
