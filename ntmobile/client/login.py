@@ -34,6 +34,7 @@ from ntmobile.machines.login import (
     accept_certificate,
     accept_trust,
     certificate_login,
+    check_typed,
     enrolment,
 )
 from ntmobile.plugins import find
@@ -114,6 +115,7 @@ async def enroll(
     :raises NTMobileError: it did not succeed; nothing was written but keys for another attempt,
         where it is not known whether the AS recorded them.
     """
+    check_typed(password)
     addresses = await find_coordinator(reactor, account.domain, account.dc)
     keys = pending_keys(directory, account.fqdn)
     public = keys.public()

@@ -35,6 +35,8 @@ from ntmobile.wire.messages.account import (
     succession_statement,
 )
 
+#: Longest password, in characters.
+PASSWORD_LIMIT: Final = 1024
 #: What a login's detail may be without one.
 _PLAIN: Final[dict[int, str]] = {
     LoginOutcomeCode.DENIED: "the login was denied",
@@ -72,6 +74,20 @@ class DeviceKeys:
 def binding_of(exported: bytes) -> bytes:
     """What binds a login to a connection: SHA-256 of its exporter (R2)."""
     return sha256(exported).digest()
+
+
+def check_typed(password: str) -> str:
+    """Return a password as it was typed, if it can be sent.
+
+    :raises AuthenticationError: it is too long, or no text.
+    """
+    if len(password) > PASSWORD_LIMIT:
+        raise AuthenticationError(f"the password is longer than {PASSWORD_LIMIT} characters")
+    try:
+        password.encode("utf-8")
+    except UnicodeEncodeError:
+        raise AuthenticationError("the password is not valid text in this locale") from None
+    return password
 
 
 def verify_signature(key: bytes, signature: bytes, statement: bytes) -> bool:
