@@ -70,6 +70,8 @@ REVIVAL: Final = 5.0
 RECOVERY: Final = 30.0
 #: Bytes sent to a nominated address before it proved itself, per byte received from it (R21).
 AMPLIFICATION: Final = 3
+#: Bytes sent on a second path too while the active one is in doubt (ours).
+TRIAL: Final = 65536
 #: Unproven addresses remembered because authentic datagrams came from them (ours).
 NOMINATIONS: Final = 4
 #: Directions whose paths are kept beside the active one (ours).

@@ -238,11 +238,15 @@ class Tunnel:
             datagram = epoch.seal(0, path.identifier, packet)
             effects.append(Transmit(datagram, path.remote))
             path.sent += len(datagram)
+            if self._paths.trial is not None:
+                self._try(self._paths.trial, datagram)
         elif size <= 2 * _NARROW:
             for flag, half in zip((_FIRST, _SECOND), halves(packet), strict=True):
                 datagram = epoch.seal(flag, path.identifier, half)
                 effects.append(Transmit(datagram, path.remote))
                 path.sent += len(datagram)
+                if self._paths.trial is not None:
+                    self._try(self._paths.trial, datagram)
         else:
             self.drops["packet too long"] += 1
             return
@@ -253,6 +257,13 @@ class Tunnel:
             self._association.arm(now + constants.SILENCE)
         if epoch.counter >= constants.REKEY_DATAGRAMS:
             self._association.arm(now)
+
+    def _try(self, trial: Path, datagram: bytes) -> None:
+        """Send the same datagram on a second path, as far as R21 allows."""
+        if trial.affords(len(datagram)) and self._paths.trial_left >= len(datagram):
+            self._paths.trial_left -= len(datagram)
+            trial.sent += len(datagram)
+            self._association.effects.append(Transmit(datagram, trial.remote))
 
     def _enqueue(self, packet: bytes, now: float) -> None:
         if self._association.ended:
