@@ -115,6 +115,8 @@ class Process:
     _number: int
     _supervision: Supervision = field(repr=False)
     _reactor: IReactorTime = field(repr=False)
+    #: Bytes of both that :meth:`tail` leaves out.
+    _told: tuple[int, int] = (0, 0)
 
     def output(self) -> str:
         """Give all it has written to its standard output so far."""
@@ -124,10 +126,16 @@ class Process:
         """Give all it has written to its standard error so far."""
         return self.stderr.read_text(encoding="utf-8", errors="replace")
 
+    def mark(self) -> None:
+        """Leave what it has written so far out of :meth:`tail`."""
+        self._told = (self.stdout.stat().st_size, self.stderr.stat().st_size)
+
     def tail(self) -> str:
         """Give the last of both, with a heading, for the text of a failure."""
         parts = [f"----- {self.host}: {self.name}: {' '.join(self.argv)}"]
-        for stream, text in (("stdout", self.output()), ("stderr", self.errors())):
+        files = (("stdout", self.stdout), ("stderr", self.stderr))
+        for (stream, file), told in zip(files, self._told, strict=True):
+            text = file.read_bytes()[told:].decode("utf-8", "replace")
             if text.strip():
                 parts.append(
                     f"[{stream}] {'...' if len(text) > TAIL else ''}{text[-TAIL:].strip()}"

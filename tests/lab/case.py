@@ -71,6 +71,8 @@ class LabTestCase(unittest.TestCase):
         """End after this test what it starts from now on in a lab."""
         if not self._used:
             self.addCleanup(self.end_programs)
+        for process in lab.processes:
+            process.mark()
         self._used.append((lab, set(lab.processes)))
 
     async def end_programs(self) -> None:
@@ -102,6 +104,7 @@ class LabTestCase(unittest.TestCase):
             for process in lab.processes
             if process.standing or process not in before
         ]
+        tails = [tail for tail in tails if "\n" in tail]  # the others said nothing
         if tails:
             said = str(kept.value)
             kept.value = _Told("\n".join([said, "", *(tail for tail in tails if tail not in said)]))

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from ntmobile.lab.network import Host, Server
 from ntmobile.lab.process import Process, eventually, together
+from ntmobile.lab.supervision import LabError
 from tests.lab.commands import NTM, TWISTD
 from tests.lab.device import Device
 from tests.lab.name_server import start_bind
@@ -161,12 +162,18 @@ def _addresses(host: Host) -> list[str]:
     return ["--address", host.ipv4, "--address", host.ipv6]
 
 
-_standing: Platform | None = None
+_standing: Platform | BaseException | None = None
 
 
 async def standing_platform() -> Platform:
     """Give the platform of this process; it is made at the first call, in the standing lab."""
     global _standing
     if _standing is None:
-        _standing = await Platform.build(await standing_lab())
+        try:
+            _standing = await Platform.build(await standing_lab())
+        except BaseException as problem:
+            _standing = problem
+            raise
+    if isinstance(_standing, BaseException):
+        raise LabError("the platform could not be set up; see the first test that failed")
     return _standing
