@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Final
 
 from attrs import frozen
 
 from ntmobile.client.account import Account
 from ntmobile.client.node import NodeSettings
 from ntmobile.client.state import SETTINGS
-from ntmobile.errors import NotRegistered
+from ntmobile.errors import ConfigurationError, NotRegistered
 from ntmobile.plugins.section import Section
 from ntmobile.wire import names
 
 _LINUX = sys.platform == "linux"
+#: Patterns that one Policy Request carries.
+ALLOW: Final = 8
+RELAY_ONLY: Final = 4
 
 
 @frozen
@@ -47,6 +51,9 @@ def load_settings(state: Path) -> DeviceSettings:
     expected = 'a list of patterns such as ["*.alice.dc1.ntm.example"]'
     allow = top.texts("allow", (), check=names.check_pattern, expected=expected)
     relay_only = top.texts("relay_only", (), check=names.check_pattern, expected=expected)
+    for key, patterns, limit in (("allow", allow, ALLOW), ("relay_only", relay_only, RELAY_ONLY)):
+        if len(patterns) > limit:  # one datagram has to carry them (R10)
+            raise ConfigurationError(f"{file}: {key}: at most {limit} patterns")
     settings = DeviceSettings(
         Account.read(top),
         NodeSettings(

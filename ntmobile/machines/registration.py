@@ -114,14 +114,20 @@ class Registration:
         self.session.start(now)
 
     def network_changed(self, local: Mapping[int, tuple[Endpoint, ...]], now: float) -> None:
-        """Own addresses are these now: register them at once."""
+        """Own addresses are these now: register them at once, and ask again what is open."""
         self._local = dict(local)
         self.generation += 1
         self._families.clear()
         self.interval, self._held = self.shortest, 0
+        if self.state is State.DOWN:
+            return
+        if self.state is State.REGISTERED:
+            self.state = State.STARTING
         if self.session.open:
+            self._withdraw()
+            self.session.conversation.resend(now)
             self._register(now)
-        elif self.state is not State.DOWN:
+        else:
             self.session.start(now)
 
     def datagram_received(self, datagram: bytes, remote: Address, now: float) -> None:
@@ -141,7 +147,7 @@ class Registration:
         """Whom this client admits, from now on."""
         self.policy = policy
         if self.session.open:
-            self.request(policy, "policy", now)
+            self._tell_policy(now)
 
     def stop(self, now: float) -> None:
         """Tell the DC that we go; the location ends."""
@@ -196,27 +202,34 @@ class Registration:
         return [(family, remote) for family, remote in found if remote is not None]
 
     def _register(self, now: float) -> None:
-        for tag in (("register", 4), ("register", 6), ("alive", 4), ("alive", 6)):
-            self.session.conversation.withdraw(tag)
+        self._withdraw()
         for family, remote in self._reachable():
-            message = RegistrationRequest(
-                self.generation,
-                self._local[family][:8],
-                int(Capability.REALTIME),
-                max(1, int(self.interval)),
-                self.version,
-            )
-            self.session.conversation.request(
-                message, ("register", family), now, timeout=PATIENCE, remote=remote
-            )
+            self._register_family(family, remote, now)
         self._due = now + self.interval
 
+    def _withdraw(self) -> None:
+        """What was said of a former location is not to be said again."""
+        for family in (4, 6):
+            self.session.conversation.withdraw(("register", family))
+            self.session.conversation.withdraw(("alive", family))
+
+    def _register_family(self, family: int, remote: Address, now: float) -> None:
+        message = RegistrationRequest(
+            self.generation,
+            self._local[family][:8],
+            int(Capability.REALTIME),
+            max(1, int(self.interval)),
+            self.version,
+        )
+        tag = ("register", family)
+        conversation = self.session.conversation
+        conversation.withdraw(tag)
+        conversation.request(message, tag, now, timeout=PATIENCE, remote=remote)
+
     def _keep_alive(self, now: float) -> None:
+        """Hold each family that is registered; try again to register those that are not."""
         self._due = now + self.interval
         if not self.session.open:
-            return
-        if self.state is not State.REGISTERED:
-            self._register(now)
             return
         for family, remote in self._reachable():
             if family in self._families:
@@ -224,13 +237,20 @@ class Registration:
                 self.session.conversation.request(
                     message, ("alive", family), now, timeout=PATIENCE, remote=remote
                 )
+            else:
+                self._register_family(family, remote, now)
+
+    def _tell_policy(self, now: float) -> None:
+        """Tell the DC whom we admit, again and again until it says that it knows."""
+        if self.policy is not None:
+            self.session.conversation.withdraw("policy")
+            self.request(self.policy, "policy", now)
 
     def _settle(self, now: float) -> None:
         for event in self.session.events():
             if isinstance(event, Opened):
                 self._register(now)
-                if self.policy is not None:
-                    self.request(self.policy, "policy", now)
+                self._tell_policy(now)
             else:
                 self.state, self._due = State.SILENT, None
                 self._events.append(event)
@@ -242,9 +262,11 @@ class Registration:
                     self._alive(family, answer, now)
                 case TimedOut(("register" | "alive", int() as family)):
                     self._unanswered(family, now)
-                case Answered("policy" | "deregistration" | "fetch") | TimedOut(
-                    "policy" | "deregistration" | "fetch"
-                ):
+                case TimedOut("policy"):
+                    self._tell_policy(now)
+                case TimedOut("fetch"):
+                    self._fetched = False
+                case Answered("policy" | "deregistration" | "fetch") | TimedOut("deregistration"):
                     pass
                 case _:
                     self._events.append(happened)
@@ -253,6 +275,9 @@ class Registration:
         if answer.generation != self.generation:
             return
         fresh = self.state is not State.REGISTERED or family not in self._families
+        if not self._families:
+            # Where to begin; what the NAT bears is found out from there.
+            self.interval = min(self.longest, max(self.shortest, float(answer.keepalive)))
         self.state = State.REGISTERED
         known = self._families.setdefault(family, _Family())
         known.observed, known.translated = answer.observed, answer.translated
@@ -272,6 +297,8 @@ class Registration:
             self._held = 0
             self._events.append(Rebound(family, answer.observed))
             return
+        if family != min(self._families):
+            return  # both families share one interval, and one is asked as often as the other
         self._held += 1
         if self._held >= HELD and self.interval < self.longest:
             self._held = 0
