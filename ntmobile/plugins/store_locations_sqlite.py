@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.plugin import IPlugin
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from ntmobile.errors import ConfigurationError, NTMobileError
+from ntmobile.errors import ConfigurationError, StorageFailed
 from ntmobile.interfaces import ILocationStore, ILocationStoreProvider, StoredClient
 from ntmobile.plugins.files import make_directory
 from ntmobile.plugins.lookup_options import reject_unknown
@@ -57,6 +57,7 @@ class SQLiteLocationStore:
         file.touch(mode=0o600)
         self._file = file
         self._pool: ThreadPool | None = None
+        self._closed = False
         try:
             self._database = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
             self._database.execute("PRAGMA journal_mode = WAL")
@@ -75,7 +76,7 @@ class SQLiteLocationStore:
             except sqlite3.Error as problem:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
-                raise NTMobileError(f"{self._file}: cannot store locations: {problem}") from None
+                raise StorageFailed(f"{self._file}: cannot store locations: {problem}") from None
 
     def load(self) -> list[StoredClient]:
         """See the interface."""
@@ -132,6 +133,7 @@ class SQLiteLocationStore:
     def close(self) -> Deferred[None]:
         """See the interface."""
         closed: Deferred[None] = self._in_thread(self._database.close)
+        self._closed = True
 
         def stop(result: _T) -> _T:
             if self._pool is not None:
@@ -142,6 +144,8 @@ class SQLiteLocationStore:
         return closed.addBoth(stop)
 
     def _in_thread(self, call: Callable[[], None]) -> Deferred[None]:
+        if self._closed:
+            return fail(StorageFailed(f"{self._file}: the location store is closed"))
         if self._pool is None:
             self._pool = ThreadPool(1, 1, "ntm-locations")
             self._pool.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Awaitable
 from ipaddress import ip_address
 from typing import Any, Final
 
@@ -206,16 +207,27 @@ class CoordinatorService(Service):
         return link
 
     def _tick(self, seconds: float, call: Any) -> None:
-        loop = LoopingCall(call)
+        async def guarded() -> None:
+            try:
+                await _maybe(call())
+            except Exception:  # a task that fails once goes on the next time
+                log.failure("a periodic task failed")
+
+        loop = LoopingCall(guarded)
         loop.clock = self._reactor
-        loop.start(seconds, now=False).addErrback(
-            lambda failure: log.failure("a periodic task failed", failure)
-        )
+        loop.start(seconds, now=False)
         self._ticking.append(loop)
 
     async def _stop(self) -> None:
+        try:
+            await self._close_all()
+        finally:
+            await self._store.close()
+
+    async def _close_all(self) -> None:
         for loop in self._ticking:
-            loop.stop()
+            if loop.running:
+                loop.stop()
         self._ticking.clear()
         for port in self._ports:
             if isinstance(port, NamingPorts):
@@ -227,7 +239,6 @@ class CoordinatorService(Service):
         self.coordinators.close()
         await _maybe(self.account_server.stop())
         await self._write()
-        await self._store.close()
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, write what is left, close the links."""
@@ -291,5 +302,5 @@ class CoordinatorService(Service):
 
 
 async def _maybe(result: Any) -> None:
-    if isinstance(result, Deferred):
+    if isinstance(result, Awaitable):
         await result
