@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from ntmobile.client.directing import Directing, Pins
 from ntmobile.client.login import LoginResult
 from ntmobile.client.registering import Registering
+from ntmobile.client.tracing import DatagramTrace
 from ntmobile.client.traffic import Traffic
 from ntmobile.errors import (
     InvalidName,
@@ -30,11 +31,13 @@ from ntmobile.interfaces import INetworkWatcher, LocalNetworks
 from ntmobile.machines.clients import Policy
 from ntmobile.machines.correspondence import Correspondence, Of
 from ntmobile.machines.effects import Address
+from ntmobile.machines.paths import Path
 from ntmobile.machines.registration import Rebound, Registered
 from ntmobile.machines.requests import Asked
 from ntmobile.machines.shown import Shown, ShownAddresses
 from ntmobile.machines.tunnel import LocalIdentity, Tunnel
 from ntmobile.machines.tunnel_effects import Ended, Established, PathChanged, RoundTrip
+from ntmobile.protocols import trace
 from ntmobile.protocols.virtual_udp import VirtualSocket
 from ntmobile.wire.certificates import DeviceCertificate, TrustStore
 from ntmobile.wire.messages.fields import Endpoint
@@ -114,6 +117,7 @@ class Node:
         self.shown = ShownAddresses(certificate.ipv6, certificate.ipv4)
         local = LocalIdentity.of(certificate, x25519)
         self.correspondence = Correspondence(local, random, idle=settings.idle)
+        self._trace = DatagramTrace(self.fqdn)
         self.traffic = Traffic(
             reactor,
             self.correspondence,
@@ -121,6 +125,7 @@ class Node:
             lambda datagram, remote: self.registering.datagram_received(datagram, remote),
             lambda wanted: self.directing.repair(wanted),
             self._tunnel_told,
+            self._trace,
         )
         self.registering = Registering(
             reactor,
@@ -317,6 +322,7 @@ class Node:
     def _network_changed(self, networks: LocalNetworks) -> None:
         """At once and in parallel: register, probe, ask for directions (design, section 5)."""
         log.info("the network changed: {addresses}", addresses=", ".join(networks.addresses))
+        trace.note("network", ", ".join(networks.addresses) or "none")
         addresses = self._took(networks)
         self.registering.network_changed()
         self.correspondence.network_changed(addresses, self._reactor.seconds())
@@ -327,12 +333,14 @@ class Node:
         match told.effect:
             case Established() as established:
                 log.info("tunnel to {peer} over {path}", peer=peer, path=str(established.path))
+                trace.note("tunnel", _way(established.path))
                 self._since[peer] = self._reactor.seconds()
                 tunnel = self.correspondence.find(peer)
                 for waiting in self._connecting.pop(peer, []):
                     if tunnel is not None and not waiting.called:
                         waiting.callback(tunnel)
             case PathChanged(path, reason):
+                trace.note("path", _way(path))
                 log.info(
                     "tunnel to {peer} now over {path}: {reason}",
                     peer=peer,
@@ -383,6 +391,7 @@ class Node:
         """The DC asks."""
         match asked.message:
             case RouteDirection() as direction:
+                self._trace.directed(direction)
                 outcome = self.directing.directed(direction)
                 acknowledgement = RouteDirectionAcknowledgement(
                     direction.direction, direction.generation, outcome
@@ -404,3 +413,8 @@ class Node:
                 refusal = Acknowledgement(Outcome.REFUSED, "not understood")
                 self.registering.answer(asked, refusal)
         self.traffic.flush()
+
+
+def _way(path: Path) -> str:
+    """A path in the trace."""
+    return f"direct to {path.remote[0]}" if path.relay is None else f"through {path.relay}"

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService
-from twisted.python import usage
 
 from ntmobile.client.agent import Agent
 from ntmobile.client.opening import make_node
@@ -14,11 +13,12 @@ from ntmobile.client.settings import load_settings
 from ntmobile.client.state import default_state
 from ntmobile.interfaces import IAttachmentFactory, IAttachmentProvider
 from ntmobile.plugins import find
+from ntmobile.protocols.logs import LogOptions
 from ntmobile.protocols.starting import Starting
 from ntmobile.protocols.timing import use_monotonic_time
 
 
-class Options(usage.Options):
+class Options(LogOptions):
     """Options of the agent."""
 
     synopsis = "[--state DIR]"
@@ -41,4 +41,4 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         from twisted.internet import reactor
     use_monotonic_time(reactor)
     state = Path(options["state"]) if options["state"] else default_state()
-    return Starting("ntm-client", lambda: make_agent(state, reactor))
+    return Starting("ntm-client", lambda: make_agent(state, reactor), options, reactor)

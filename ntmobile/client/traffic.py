@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ntmobile.client.sockets import ClientSockets
+from ntmobile.client.tracing import DatagramTrace
 from ntmobile.errors import MalformedMessage, NotPermittedHere
 from ntmobile.interfaces import VirtualAddresses
 from ntmobile.machines.correspondence import AskDirection, Correspondence, Of
@@ -13,6 +14,7 @@ from ntmobile.machines.effects import Address, Transmit
 from ntmobile.machines.shown import ShownAddresses
 from ntmobile.machines.tunnel_effects import Deliver
 from ntmobile.plugins.attach_datagram import DatagramAttachment
+from ntmobile.protocols import trace
 from ntmobile.protocols.timing import MachineTimer
 from ntmobile.protocols.virtual_udp import VirtualSocket
 
@@ -23,6 +25,7 @@ class Traffic:
     :param signalling: takes the datagrams of the DC.
     :param ask: asks for a direction that a tunnel wants.
     :param told: hears what else happens in a tunnel.
+    :param names: names the ends of datagrams, where they are traced.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class Traffic:
         signalling: Callable[[bytes, Address], None],
         ask: Callable[[AskDirection], None],
         told: Callable[[Of], None],
+        names: DatagramTrace,
     ) -> None:
         self.sockets = ClientSockets(reactor, self.datagram_received)
         self._reactor = reactor
@@ -41,6 +45,7 @@ class Traffic:
         self._signalling = signalling
         self._ask = ask
         self._told = told
+        self._trace = names
         self._stopped = False
         self._attached = False
         self._datagrams: DatagramAttachment | None = None
@@ -109,6 +114,8 @@ class Traffic:
         if datagram[0] & 0xF0 == 0x20:
             self._signalling(datagram, remote)
         else:
+            if trace.switch.on:
+                self._trace.received(datagram, remote)
             now = self._reactor.seconds()
             self._correspondence.datagram_received(datagram, remote, now)
         self.flush()
@@ -123,6 +130,8 @@ class Traffic:
             for effect in effects:
                 match effect:
                     case Transmit():
+                        if trace.switch.on:
+                            self._trace.sent(effect.datagram, effect.remote)
                         self.sockets.send(effect.datagram, effect.remote)
                     case AskDirection():
                         self._ask(effect)

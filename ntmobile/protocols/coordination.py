@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 
 from ntmobile.errors import AuthenticationError, NTMobileError, Unreachable
 from ntmobile.interfaces import ICoordinatorLookup
+from ntmobile.protocols import trace
 from ntmobile.protocols.link import Handler, Link, Verifier
 from ntmobile.wire.codec import Message
 
@@ -149,6 +150,8 @@ class CoordinatorLinks:
 
     async def _reach(self, domain: str) -> Link:
         found = await self._lookup.find(domain)
+        if trace.switch.on:
+            trace.note("lookup", f"{domain} is at {', '.join(h for h, _ in found.servers)}")
         problem: NTMobileError = Unreachable(f"no address of the coordinator of {domain}")
         for address in found.servers:
             try:

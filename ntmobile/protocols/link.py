@@ -29,7 +29,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ntmobile.errors import AuthenticationError, MalformedMessage, NTMobileError, Unreachable
-from ntmobile.protocols.verification import peer_identity
+from ntmobile.protocols import trace
+from ntmobile.protocols.verification import own_name, peer_identity
 from ntmobile.wire.codec import FRAME_LIMIT, Message, declaration_of, decode, encode
 
 log = Logger()
@@ -139,9 +140,18 @@ class Link(Protocol):
 
     def _send(self, flags: int, identifier: int, message: Message) -> None:
         data = encode(message)
+        if trace.switch.on:
+            self._trace(message)
         if self.transport is not None:
             head = _LENGTH.pack(_HEAD.size + len(data)) + _HEAD.pack(flags, identifier)
             self.transport.write(head + data)
+
+    def _trace(self, message: Message) -> None:
+        own = None
+        if ISystemHandle.providedBy(self.transport):
+            own = own_name(cast("SSL.Connection", ISystemHandle(self.transport).getHandle()))
+        peer = self.peer[1] if self.peer is not None else "client"
+        trace.trace(message, own or "client", peer)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail what waits."""

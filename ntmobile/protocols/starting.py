@@ -7,8 +7,11 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver
+from twisted.python.components import Componentized
 
 from ntmobile.errors import NTMobileError
+from ntmobile.protocols.logs import LogOptions
 
 
 class Starting(Service):
@@ -16,14 +19,24 @@ class Starting(Service):
 
     :param program: its name in the line.
     :param make: makes the service.
+    :param options: say how it logs. :param reactor: the one that it runs on.
     """
 
-    def __init__(self, program: str, make: Callable[[], Service]) -> None:
+    def __init__(
+        self, program: str, make: Callable[[], Service], options: LogOptions, reactor: Any
+    ) -> None:
         self._program = program
         try:
+            self._observer = options.observer(reactor)
             self._service = make()
         except NTMobileError as problem:
             raise SystemExit(f"{program}: {problem}") from None
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Also have ``twistd`` log as the options say: its application names the observer."""
+        Service.setServiceParent(self, parent)
+        if self._observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._observer)
 
     def startService(self) -> None:
         """Start it, or exit."""

@@ -167,6 +167,12 @@ def peer_identity(connection: SSL.Connection) -> tuple[str, str] | None:
     return _identities.get(connection)
 
 
+def own_name(connection: SSL.Connection) -> str | None:
+    """The name in the certificate that this side shows; None if it shows none."""
+    shown = connection.get_certificate(as_cryptography=True)
+    return None if shown is None else role_of(shown)[1]
+
+
 def verify_again(connection: SSL.Connection, trust: TrustStore, at: float) -> None:
     """Verify the other side of a connection once more, at a time learnt since (rule R12).
 

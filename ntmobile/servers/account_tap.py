@@ -8,13 +8,14 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.python import usage
 
+from ntmobile.protocols.logs import LogOptions
 from ntmobile.protocols.starting import Starting
 from ntmobile.protocols.timing import use_monotonic_time
 from ntmobile.servers.account import AccountServer
 from ntmobile.servers.configuration import load_account_server
 
 
-class Options(usage.Options):
+class Options(LogOptions):
     """Options of the account server."""
 
     synopsis = "--config FILE"
@@ -33,5 +34,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         from twisted.internet import reactor
     use_monotonic_time(reactor)
     return Starting(
-        "ntm-as", lambda: AccountServer(load_account_server(Path(options["config"])), reactor)
+        "ntm-as",
+        lambda: AccountServer(load_account_server(Path(options["config"])), reactor),
+        options,
+        reactor,
     )

@@ -8,13 +8,14 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.python import usage
 
+from ntmobile.protocols.logs import LogOptions
+from ntmobile.protocols.starting import Starting
 from ntmobile.protocols.timing import use_monotonic_time
 from ntmobile.servers.configuration import load_coordinator
 from ntmobile.servers.coordinator import CoordinatorService
-from ntmobile.protocols.starting import Starting
 
 
-class Options(usage.Options):
+class Options(LogOptions):
     """Options of the direction coordinator."""
 
     synopsis = "--config FILE"
@@ -35,4 +36,6 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     return Starting(
         "ntm-dc",
         lambda: CoordinatorService(load_coordinator(Path(options["config"])), reactor),
+        options,
+        reactor,
     )

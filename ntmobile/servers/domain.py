@@ -33,6 +33,7 @@ from ntmobile.machines.disclosure import Disclosure
 from ntmobile.machines.requests import Asked
 from ntmobile.machines.session_table import ClientAnswered, ClientAsked, ClientHeard
 from ntmobile.machines.waiting import WaitingDirections
+from ntmobile.protocols import trace
 from ntmobile.protocols.signalling import Event, Signalling
 from ntmobile.wire import names
 from ntmobile.wire.certificates import DeviceCertificate, TrustStore
@@ -258,12 +259,16 @@ class Domain:
                 if self.clients.heard(client, remote, now):
                     self.changed.add(client.fqdn)
                     self.perform(self.waiting.registered(client, now))
-            case ClientAnswered(index, _, RouteDirectionAcknowledgement(direction)):
+            case ClientAnswered(index, _, RouteDirectionAcknowledgement(direction) as word):
+                if trace.switch.on:
+                    trace.trace(word, self.clients.of_index(index).fqdn, self.name)
                 self.waiting.acknowledged(self.clients.of_index(index).fqdn, direction)
             case ClientAnswered():
                 pass
 
     def _asked(self, client: Client, asked: Asked, now: float) -> None:
+        if trace.switch.on:
+            trace.trace(asked.message, client.fqdn, self.name)
         match asked.message:
             case RegistrationRequest() as request:
                 self._register(client, asked, request, now)
@@ -318,6 +323,8 @@ class Domain:
             self._asked(client, early, now)
 
     def _answer(self, client: Client, asked: Asked, message: Message) -> None:
+        if trace.switch.on:
+            trace.trace(message, self.name, client.fqdn)
         self.signalling.table.answer(client.index, asked, message)
 
     # -- from other servers
@@ -357,6 +364,8 @@ class Domain:
             case TellClient(fqdn, message):
                 client = self.clients.find(fqdn)
                 if client is not None:
+                    if trace.switch.on:
+                        trace.trace(message, self.name, client.fqdn)
                     self.signalling.table.request(client.index, message, None, now)
             case Respond((Client() as client, Asked() as asked), response):
                 self._answer(client, asked, response)
