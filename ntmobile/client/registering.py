@@ -84,6 +84,7 @@ class Registering:
     _tags: int = field(default=0, init=False)
     _timer: MachineTimer = field(init=False)
     _retry: IDelayedCall | None = field(default=None, init=False)
+    _renewal: IDelayedCall | None = field(default=None, init=False)
     _wait: float = field(default=FIRST_WAIT, init=False)
     _logging_in: Deferred[None] | None = field(default=None, init=False)
     _stopped: bool = field(default=False, init=False)
@@ -118,6 +119,7 @@ class Registering:
         """Tell the DC, and stop."""
         self._stopped = True
         self._cancel_retry()
+        self._renew_in(None)
         if self._logging_in is not None:
             self._logging_in.cancel()
         if self.registration is not None:
@@ -146,6 +148,7 @@ class Registering:
         if self.registration is not None:
             self.registration.revoked()
         self.problem = "this device was revoked"
+        self._renew_in(None)
         self._schedule(0.0)
         self._timer.cancel()
 
@@ -186,8 +189,9 @@ class Registering:
 
     def _log_in(self) -> None:
         if self._logging_in is None and not self._stopped:
-            self._logging_in = Deferred.fromCoroutine(self._try_login())
-            self._logging_in.addErrback(lambda failure: None)
+            attempt = Deferred.fromCoroutine(self._try_login())
+            attempt.addErrback(lambda failure: None)
+            self._logging_in = None if attempt.called else attempt
 
     async def _try_login(self) -> None:
         try:
@@ -207,8 +211,9 @@ class Registering:
 
     def _failed(self, problem: Exception, wait: float) -> None:
         self._logging_in = None
-        self.problem = str(problem)
-        log.warn("no login: {problem}", problem=self.problem)
+        if not self.registered:  # the renewal of a session that still holds may fail
+            self.problem = str(problem)
+        log.warn("no login: {problem}", problem=str(problem))
         self._schedule(wait)
         self._wait = min(self._wait * 1.5, LONGEST_WAIT)
 
@@ -220,6 +225,14 @@ class Registering:
     def _again(self) -> None:
         self._retry = None
         self._log_in()
+
+    def _renew_in(self, seconds: float | None) -> None:
+        """Log in again in some time, although nothing is wrong; None: not any more."""
+        if self._renewal is not None and self._renewal.active():
+            self._renewal.cancel()
+        self._renewal = None
+        if seconds is not None and not self._stopped:
+            self._renewal = self.reactor.callLater(seconds * uniform(0.8, 1.2), self._log_in)
 
     def _cancel_retry(self) -> None:
         if self._retry is not None and self._retry.active():
@@ -252,7 +265,8 @@ class Registering:
         self.registration.start(self.local(), now)
         # Certificates renew themselves well before they end (R3).
         left = session.certificate.not_after - self.unix_time()
-        self._schedule(max(10.0, min(left, session.lifetime) / 2))
+        self._cancel_retry()
+        self._renew_in(max(10.0, min(left, session.lifetime) / 2))
         self._settle()
 
     # -- the machine
@@ -292,13 +306,9 @@ class Registering:
             case Silent():
                 self.problem = "the coordinator does not answer"
                 log.warn("the coordinator does not answer; live tunnels go on")
-            case Lost(reason):
+            case Lost(reason, forgotten):
                 self.problem = reason
-                log.info("{reason}; logging in again", reason=reason)
-                if self.registration is not None:
-                    self.registration.session.start(self.reactor.seconds())
-                self._cancel_retry()
-                self._schedule(0.0 if "know" in reason else self._wait)
+                self._lost(reason, forgotten)
             case Asked():
                 self.told.asked(event)
             case Answered(tag, message):
@@ -311,3 +321,14 @@ class Registering:
                     waiting.errback(Failure(Unreachable("the coordinator does not answer")))
             case _:
                 raise AssertionError(f"an event nobody expects: {event}")
+
+    def _lost(self, reason: str, forgotten: bool) -> None:
+        """Go on saying hello; a login gives a new session, or the DC's new addresses."""
+        if self.registration is not None:
+            self.registration.session.start(self.reactor.seconds())
+        if forgotten:
+            log.info("{reason}; logging in again", reason=reason)
+            self._schedule(0.0)
+        elif self._retry is None:
+            log.info("{reason}; trying to log in again", reason=reason)
+            self._schedule(self._wait)
