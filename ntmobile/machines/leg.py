@@ -94,6 +94,7 @@ class RelayLeg:
     _wait: float = BIND_RETRY
     _due: float | None = None
     _waiting: bool = False
+    _told: bool = False
     _hinted: float = float("-inf")
     _transmissions: list[Transmit] = field(factory=list)
     _events: list[LegEvent] = field(factory=list)
@@ -162,7 +163,7 @@ class RelayLeg:
             if self._attempts == 1:
                 sample = now - self._asked
                 self.rtt = sample if self.rtt is None else 0.875 * self.rtt + 0.125 * sample
-            self._waiting, self.missed = False, 0
+            self._waiting, self.missed, self._told = False, 0, False
         if self.boot is not None and message.boot != self.boot:
             self._events.append(LegEvent.RESTARTED)
         self.boot = message.boot
@@ -231,7 +232,8 @@ class RelayLeg:
             return
         bound = self.status in (LegStatus.BOUND, LegStatus.JOINED)
         self.missed += 1
-        if self.missed == (MISSED_ANSWERS if bound else BIND_ATTEMPTS):
+        if not self._told and self.missed >= (MISSED_ANSWERS if bound else BIND_ATTEMPTS):
+            self._told = True
             self._events.append(LegEvent.MISSED)
         if bound and self.missed >= MISSED_ANSWERS:
             self._rebind(now)
