@@ -63,6 +63,10 @@ class TypedTests(LabTestCase):
         """The tutorial: a realm, two devices, programs between them, and a revocation."""
         await self.type_page("tutorial/first-realm.md", "curl", "ping", "python3")
 
+    async def test_setup(self) -> None:
+        """The realm of the chapter on operations."""
+        await self.type_page("operations/setup.md")
+
 
 class WidthTests(SynchronousTestCase):
     """What pages show fits a terminal."""
