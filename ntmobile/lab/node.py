@@ -40,6 +40,8 @@ class Lab:
     nodes: dict[str, Node] = field(factory=dict)
     processes: list[Process] = field(factory=list)
     closed: bool = False
+    #: Leave the files where they are.
+    keep: bool = field(factory=lambda: "NTM_LAB_KEEP" in os.environ)
     _numbers: int = 0
 
     @classmethod
@@ -57,7 +59,7 @@ class Lab:
         self.closed = True
         atexit.unregister(self.close)
         self.supervision.close()
-        if "NTM_LAB_KEEP" not in os.environ:
+        if not self.keep:
             remove_tree(self.directory)
 
     def __enter__(self) -> Lab:

@@ -149,10 +149,10 @@ class Platform:
 
     async def _rest(self, device: Device) -> None:
         await device.ready()
-        device.ask("end")
 
         async def quiet() -> bool:
-            return not device.ask("peers")
+            # The last packets of connections that were cut off bring a tunnel up again.
+            return not device.ask("end")
 
         clock: IReactorTime = self.lab.lab.reactor
         await eventually(clock, quiet, timeout=5, what=f"{device.fqdn} without tunnels")

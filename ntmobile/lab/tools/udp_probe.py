@@ -112,7 +112,7 @@ class Probe:
             "gaps": [
                 {"at": offset + begin, "ms": gap * 1000}
                 for gap, begin in gaps
-                if gap > 5 * self._interval
+                if gap > 2 * self._interval
             ],
             "rtt_ms": statistics.median(rtts) * 1000 if rtts else None,
         }
