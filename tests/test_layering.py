@@ -32,8 +32,10 @@ MAY_IMPORT = {
     "ntmobile.servers": ("wire", "machines", "protocols", "plugins", "servers"),
     "ntmobile.client": ("wire", "machines", "protocols", "plugins", "client"),
     "ntmobile.lab": ("lab",),
+    "ntmobile.demo": ("lab", "wire", "protocols", "plugins", "servers", "demo"),
     "ntmobile.commands": (
         "lab",
+        "demo",
         "wire",
         "machines",
         "protocols",

@@ -1,0 +1,139 @@
+"""The demo's realm: its files, its servers and its two devices, as real programs."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from attrs import define, field, frozen
+
+from ntmobile.demo.program import Place, Program, ntm, twistd
+from ntmobile.plugins.files import write_file
+from ntmobile.servers.passwords import hash_password
+from ntmobile.servers.realm import Realm
+
+REALM: Final = "ntm.example"
+DC_MN: Final = f"dc1.{REALM}"
+DC_CN: Final = f"dc2.{REALM}"
+RS: Final = f"rs1.{DC_MN}"
+MN: Final = f"phone.alice.{DC_MN}"
+CN: Final = f"laptop.bob.{DC_CN}"
+#: The devices' accounts and labels.
+DEVICES: Final = {"phone": f"alice@{DC_MN}", "laptop": f"bob@{DC_CN}"}
+#: Which server is who in the trace.
+NAMES: Final = {"as": REALM, "dc1": DC_MN, "dc2": DC_CN, "rs1": RS, "phone": MN, "laptop": CN}
+_ENVIRONMENT: Final = {"NTM_LOG": "json,trace"}
+
+
+@frozen
+class Site:
+    """Where a server is: its addresses and port; ``dns``: port of its name server."""
+
+    addresses: tuple[str, ...]
+    port: int
+    dns: int = 53
+
+
+@define(eq=False)
+class Platform:
+    """All of it.
+
+    :ivar directory: for realm and state directories.
+    :ivar places: of ``as``, ``dc1``, ``dc2``, ``rs1``, ``phone`` and ``laptop``.
+    :ivar sites: of the servers.
+    :ivar lookup: how DCs find each other: the lines of their ``[lookup]``.
+    :ivar settings: lines that each device's ``node.toml`` gets.
+    :ivar services: programs that run, by place.
+    """
+
+    directory: Path
+    places: Mapping[str, Place]
+    sites: Mapping[str, Site]
+    lookup: str
+    settings: str = ""
+    told_dc: bool = False
+    services: dict[str, Program] = field(factory=dict)
+
+    def make_realm(self) -> None:
+        """Authority, servers' certificates and configurations, and the two users."""
+        realm = Realm.create(
+            self.directory / "realm", REALM, self.sites["as"].addresses, self.sites["as"].port
+        )
+        for name, domain in (("dc1", DC_MN), ("dc2", DC_CN)):
+            site = self.sites[name]
+            made = realm.add_coordinator(domain, site.addresses, site.port, site.dns)
+            text = made.file.read_text("utf-8")
+            text = text.replace('[lookup]\nplugin = "dns"\n', self.lookup)
+            made.file.write_text(text, "utf-8")
+        site = self.sites["rs1"]
+        realm.add_relay("rs1", DC_MN, site.addresses, site.port)
+        accounts = realm.accounts()
+        try:
+            for device, account in DEVICES.items():
+                password = secrets.token_urlsafe(12)
+                write_file(self._password(device), password.encode())
+                accounts.add_user(account.replace("@", "."), hash_password(password))
+        finally:
+            accounts.close()
+
+    def _password(self, device: str) -> Path:
+        return self.directory / f"{device}.password"
+
+    def state(self, device: str) -> Path:
+        """The state directory of a device."""
+        return self.directory / f"{device}.state"
+
+    async def start_servers(self) -> None:
+        """AS, DCs and RS; returns when all are linked."""
+        realm = self.directory / "realm"
+        configurations = {
+            "as": ("ntm-as", realm / "as.toml"),
+            "dc1": ("ntm-dc", realm / DC_MN / "dc.toml"),
+            "dc2": ("ntm-dc", realm / DC_CN / "dc.toml"),
+            "rs1": ("ntm-relay", realm / "relays" / "rs1.toml"),
+        }
+        for name, (plugin, file) in configurations.items():
+            await self._start(name, twistd(plugin, "--config", file))
+        for name in ("dc1", "dc2"):
+            await self.services[name].wait_for("linked to the account server")
+        await self.services["rs1"].wait_for("registered with")
+
+    async def _start(self, name: str, argv: Sequence[str]) -> None:
+        started = await self.places[name].spawn(list(argv), name=name, env=_ENVIRONMENT)
+        self.services[name] = started
+
+    async def enroll(self) -> None:
+        """Both devices, at the same time: ``ntm enroll``."""
+        enrolling = []
+        for device, account in DEVICES.items():
+            argv = ["enroll", account, "--device", device]
+            argv += ["--trust", str(self.directory / "realm" / "ca.pem")]
+            argv += ["--state", str(self.state(device))]
+            argv += ["--password-file", str(self._password(device))]
+            if self.told_dc:
+                site = self.sites["dc1" if device == "phone" else "dc2"]
+                argv += ["--dc", f"{site.addresses[0]}:{site.port}"]
+            enrolling.append(await self.places[device].spawn(ntm(*argv), name=f"{device}-enroll"))
+        for program in enrolling:
+            await program.wait_for("^This is ")
+        for device in DEVICES:
+            file = self.state(device) / "node.toml"
+            file.write_text(file.read_text("utf-8") + self.settings, "utf-8")
+
+    async def start_agents(self) -> None:
+        """Both agents: ``ntm up``; returns when they are registered."""
+        for device in DEVICES:
+            await self._start(device, twistd("ntm-client", "--state", self.state(device)))
+        for device in DEVICES:
+            await self.services[device].wait_for("registered; ")
+            await self.services[device].wait_for("the virtual network is open")
+
+    def exec(self, device: str, *argv: str) -> list[str]:
+        """The command line of a program inside a device's virtual network: ``ntm exec``."""
+        return ntm("exec", "--state", self.state(device), "--", *argv)
+
+    def logs(self) -> dict[Path, str]:
+        """The services' logs, and whose they are."""
+        return {program.stdout: NAMES[name] for name, program in self.services.items()}

@@ -1,0 +1,1 @@
+"""Programs that run in the demo, each in a process of its own."""
