@@ -80,6 +80,7 @@ class StoredClient:
     :ivar index: session index. :ivar key: session key, 32 bytes: as secret as the file it is in.
     :ivar certificate: device certificate, DER. :ivar expires: of the session, unix seconds.
     :ivar location: encoded location. :ivar policy: encoded policy. :ivar order: of registration.
+    :ivar correspondents: encoded names of those it has tunnels with, for revocation.
     """
 
     fqdn: str
@@ -90,6 +91,7 @@ class StoredClient:
     location: bytes
     policy: bytes
     order: int
+    correspondents: bytes = b""
 
     def __repr__(self) -> str:
         return f"StoredClient({self.fqdn!r})"

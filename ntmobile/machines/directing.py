@@ -24,6 +24,8 @@ DIRECTION_LIFETIME: Final = 60.0
 FRESHNESS: Final = 300.0
 #: Directions that a DC keeps at once; more are answered BUSY.
 CAPACITY: Final = 100_000
+#: How often one direction is decided again because CN is elsewhere (R16).
+DECISIONS: Final = 32
 
 
 @frozen
@@ -46,7 +48,7 @@ class DirectRelay:
 
 @frozen
 class TellClient:
-    """Send a request to a client of ours, until it answers or a few seconds are over."""
+    """Send a Route Direction to a client of ours, until it answers or the lifetime is over."""
 
     fqdn: str
     message: RouteDirection
@@ -83,9 +85,10 @@ class Pending:
     """A direction in the making or waiting, at DC_MN.
 
     :ivar token: how the Direction Request is to be answered; None once it was.
-    :ivar peer: CN's FQDN, once known. :ivar relay: name of the RS chosen.
-    :ivar as_user: the name was tried as that of a user in another domain.
-    :ivar refusal: what became of it as that of a device.
+    :ivar peer: CN's FQDN, once known; before that the name that was asked for.
+    :ivar domain: whose DC is asked, or has answered. :ivar others: who may be asked yet.
+    :ivar refusal: what is answered if nobody knows the name.
+    :ivar relay: name of the RS chosen.
     """
 
     direction: bytes
@@ -96,13 +99,14 @@ class Pending:
     temporal_key: bytes = field(repr=False)
     relay_keys: tuple[bytes, bytes] = field(repr=False)
     peer: str
+    domain: str
+    others: list[str] = field(factory=list)
     certificate: DeviceCertificate | None = None
     location: Location | None = None
     hide: bool = False
     route: Route | None = None
     relay: str | None = None
     endpoints: tuple[Endpoint, ...] = ()
-    as_user: bool = False
     refusal: tuple[Outcome, str] | None = None
     generation: int = 0
     avoid: set[str] = field(factory=set)
@@ -112,11 +116,11 @@ class Pending:
 class Waiting:
     """A Route Direction for a client of ours that has not acknowledged it, at DC_CN (R16).
 
-    :ivar source: domain of the DC that made it. :ivar location: generation it was decided for.
+    :ivar source: domain of the DC that made it.
+    :ivar location: where the client was as that DC knows it.
     """
 
-    message: RouteDirection
+    message: RouteDirection = field(repr=False)
     source: str
     expires: float
-    location: int
-    sent: bool = False
+    location: Location

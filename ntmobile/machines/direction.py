@@ -7,6 +7,7 @@ the two Route Directions go out, CN's by way of its own DC, which alone has a re
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from attrs import define, field
@@ -17,6 +18,7 @@ from ntmobile.errors import CertificateError, InvalidName
 from ntmobile.machines.clients import Client, ClientTable
 from ntmobile.machines.directing import (
     CAPACITY,
+    DECISIONS,
     DIRECTION_LIFETIME,
     FRESHNESS,
     AskCoordinator,
@@ -78,19 +80,24 @@ def check_request(
 class Direction:
     """The DC_MN half of a DC's directions.
 
-    :ivar local_information: asks this DC's own half about a CN of the same domain.
+    :ivar local_information: asks this DC's own half about a CN of the same domain: MN, name of CN,
+        monotonic and unix time.
     """
 
     clients: ClientTable
     trust: TrustStore
     relays: RelayChoice
-    local_information: Callable[[str, InformationRequest, float, float], InformationResponse]
+    local_information: Callable[[str, str, float, float], InformationResponse]
     local_transfer: Callable[
         [str, RouteDirectionTransfer, float], tuple[RouteDirectionTransferResponse, list[Effect]]
     ]
     _random: Callable[[int], bytes]
     limiter: RateLimiter = field(factory=lambda: RateLimiter(rate=20, burst=100, capacity=20_000))
     _pending: dict[bytes, Pending] = field(factory=dict, init=False)
+
+    def __len__(self) -> int:
+        """How many directions are remembered."""
+        return len(self._pending)
 
     def asked(
         self, client: Client, request: DirectionRequest, token: object, now: float, at: float
@@ -103,19 +110,39 @@ class Direction:
 
         if not self.limiter.allow(fqdn, now) or len(self._pending) >= CAPACITY:
             return refuse(Outcome.BUSY, "too many requests; try again in a few seconds")
-        domain = coordinator_domain(peer, self.clients.domain)
-        if domain is None or peer == fqdn:
+        domains = coordinator_domains(peer, self.clients.domain)
+        if not domains or peer == fqdn:
             return refuse(Outcome.REFUSED, f"{peer} is not the name of another device")
-        if not self.trust.trusts(domain):
-            return refuse(Outcome.UNTRUSTED, f"no realm is trusted for {domain}; ntm realm trust")
+        trusted = [each for each in domains if self.trust.trusts(each)]
+        if not trusted:
+            return refuse(
+                Outcome.UNTRUSTED, f"no realm is trusted for {domains[0]}; ntm realm trust"
+            )
         if not check_request(
             client.certificate, peer, request.nonce, request.issued, request.signature, at
         ):
             return refuse(Outcome.REFUSED, "the request is not signed by this device, or is stale")
+        pending = self._begin(client, request, token, trusted, now)
+        if pending.domain != self.clients.domain:
+            return [AskCoordinator(pending.domain, pending.question, pending.direction)]
+        answer = self.local_information(fqdn, peer, now, at)
+        found = self.clients.find(answer.cn)
+        if answer.outcome != Outcome.OK or found is None:
+            return self._unknown(pending)
+        return self._found(pending, answer, found.certificate, now)
+
+    def _begin(
+        self,
+        client: Client,
+        request: DirectionRequest,
+        token: object,
+        domains: list[str],
+        now: float,
+    ) -> Pending:
         question = InformationRequest(
-            fqdn,
+            client.fqdn,
             client.certificate.der,
-            peer,
+            request.peer,
             request.nonce,
             request.issued,
             request.signature,
@@ -123,54 +150,74 @@ class Direction:
         )
         pending = Pending(
             direction=self._random(8),
-            mn=fqdn,
+            mn=client.fqdn,
             question=question,
             token=token,
             expires=now + DIRECTION_LIFETIME,
             temporal_key=self._random(32),
             relay_keys=(self._random(32), self._random(32)),
-            peer=peer,
+            peer=request.peer,
+            domain=domains[0],
+            others=domains[1:],
             avoid=set(request.avoid),
         )
         self._pending[pending.direction] = pending
-        if domain == self.clients.domain:
-            answer = self.local_information(domain, question, now, at)
-            return self.informed(pending.direction, answer, now, at)
-        return [AskCoordinator(domain, question, pending.direction)]
+        return pending
 
     def failed(self, tag: bytes, outcome: Outcome, detail: str) -> list[Effect]:
-        """The direction cannot be made; where a user's name may be meant, that is tried first."""
+        """The direction cannot be made; where the name may be another's, that one is asked first.
+
+        The first reason is told, since that is the likelier reading of the name.
+        """
         pending = self._pending.get(tag)
         if pending is None:
             return []
-        if pending.location is None and not pending.as_user:
-            pending.as_user = True
+        if pending.refusal is None:
             pending.refusal = (outcome, detail)
-            domain = pending.peer.partition(".")[2]
-            if self.trust.trusts(domain) and domain != self.clients.domain:
-                return [AskCoordinator(domain, pending.question, tag)]
+        if pending.location is None and pending.others:
+            pending.domain = pending.others.pop(0)
+            return [AskCoordinator(pending.domain, pending.question, tag)]
         del self._pending[tag]
-        # What became of the name as a device's says more than the second guess.
-        return self._respond(pending, *(pending.refusal or (outcome, detail)))
+        return self._respond(pending, *pending.refusal)
+
+    def _unknown(self, pending: Pending) -> list[Effect]:
+        """The DC of that very domain knows nobody of that name: that is the reason to tell."""
+        detail = f"nobody is called {pending.peer}, or not for you to reach"
+        pending.refusal = (Outcome.UNKNOWN, detail)
+        return self.failed(pending.direction, *pending.refusal)
 
     def informed(self, tag: bytes, answer: Message, now: float, at: float) -> list[Effect]:
         """DC_CN's NTM Information Response."""
         pending = self._pending.get(tag)
-        if pending is None:
+        if pending is None or pending.location is not None:
             return []
         if not isinstance(answer, InformationResponse):
             return self.failed(tag, Outcome.UNREACHABLE, "its coordinator answered nonsense")
+        if answer.outcome == Outcome.BUSY:
+            return self.failed(tag, Outcome.BUSY, "its coordinator is busy; try again soon")
         if answer.outcome != Outcome.OK or answer.location is None:
-            detail = f"nobody is called {pending.peer}, or not for you to reach"
-            return self.failed(tag, Outcome.UNKNOWN, detail)
+            return self._unknown(pending)
         try:
             certificate = self.trust.verify_device(answer.certificate, at)
         except CertificateError as problem:
             return self.failed(tag, Outcome.UNTRUSTED, str(problem)[:200])
-        if certificate.fqdn != answer.cn or not _is_or_below(answer.cn, pending.peer):
+        if certificate.fqdn != answer.cn or not names.is_within(answer.cn, pending.peer):
             return self.failed(tag, Outcome.UNTRUSTED, "its certificate is of another device")
+        if names.domain_of(answer.cn) != pending.domain:
+            detail = f"the coordinator of {pending.domain} does not speak for {answer.cn}"
+            return self.failed(tag, Outcome.UNTRUSTED, detail)
+        return self._found(pending, answer, certificate, now)
+
+    def _found(
+        self,
+        pending: Pending,
+        answer: InformationResponse,
+        certificate: DeviceCertificate,
+        now: float,
+    ) -> list[Effect]:
         pending.peer, pending.certificate = answer.cn, certificate
         pending.location, pending.hide = answer.location, answer.hide
+        pending.refusal = None
         return self._route(pending, now)
 
     def relay_answered(self, tag: bytes, answer: Message | None, now: float) -> list[Effect]:
@@ -191,11 +238,13 @@ class Direction:
         if (
             pending is None
             or pending.peer != update.cn
-            or names.domain_of(update.cn) != domain
+            or pending.domain != domain
             or pending.location is None
             or update.location.generation < pending.location.generation
+            or pending.generation >= DECISIONS
         ):
             return []
+        certificate = pending.certificate
         if update.certificate:
             try:
                 certificate = self.trust.verify_device(update.certificate, at)
@@ -203,8 +252,9 @@ class Direction:
                 return []
             if certificate.fqdn != update.cn:
                 return []
-            pending.certificate = certificate
-        pending.location = update.location
+        if (update.location, certificate) == (pending.location, pending.certificate):
+            return []
+        pending.location, pending.certificate = update.location, certificate
         return self._route(pending, now)
 
     def transferred(self, tag: bytes, answer: Message) -> list[Effect]:
@@ -212,16 +262,34 @@ class Direction:
         pending = self._pending.get(tag)
         if pending is None:
             return []
-        if not isinstance(answer, RouteDirectionTransferResponse):
-            return self.failed(tag, Outcome.UNREACHABLE, "its coordinator answered nonsense")
-        waking = answer.outcome == Outcome.WAKING
-        detail = "it is off or asleep and has been notified" if waking else ""
-        return self._respond(pending, Outcome(answer.outcome), detail)
+        match answer:
+            case RouteDirectionTransferResponse(Outcome.OK):
+                return self._respond(pending, Outcome.OK, "")
+            case RouteDirectionTransferResponse(Outcome.WAKING):
+                detail = "it is off or asleep and has been notified"
+                return self._respond(pending, Outcome.WAKING, detail)
+            case RouteDirectionTransferResponse(Outcome.BUSY):
+                return self.failed(tag, Outcome.BUSY, "its coordinator is busy; try again soon")
+            case RouteDirectionTransferResponse():
+                return self._unknown(pending)
+        return self.failed(tag, Outcome.UNREACHABLE, "its coordinator answered nonsense")
+
+    def revoked(self, fqdn: str) -> list[Effect]:
+        """A device is revoked: what is being made for it or towards it ends (R34)."""
+        effects: list[Effect] = []
+        for tag in [t for t, one in self._pending.items() if fqdn in (one.mn, one.peer)]:
+            pending = self._pending[tag]
+            pending.others.clear()
+            effects += self._unknown(pending)
+        return effects
 
     def handle_timer(self, now: float) -> None:
         """Forget directions, and their temporal keys, after 60 s (R18); call it every second."""
-        for tag in [tag for tag, one in self._pending.items() if now >= one.expires]:
-            del self._pending[tag]
+        while self._pending:  # in the order of their ends
+            oldest = next(iter(self._pending))
+            if now < self._pending[oldest].expires:
+                break
+            del self._pending[oldest]
 
     # -- the decision
 
@@ -289,15 +357,18 @@ class Direction:
         return [Respond(token, DirectionResponse(outcome, pending.direction, detail))]
 
 
-def coordinator_domain(name: str, own: str) -> str | None:
-    """The domain to ask for ``name``: a device's or, within our own domain, a user's; None else."""
-    if names.is_user_of(name, own):
-        return own
-    try:
-        return names.domain_of(name)
-    except InvalidName:
-        return None
+def coordinator_domains(name: str, own: str) -> list[str]:
+    """The domains whose DCs may know a name, the likeliest first; none where it is no name.
 
-
-def _is_or_below(fqdn: str, asked: str) -> bool:
-    return fqdn == asked or fqdn.endswith("." + asked)
+    ``a.b.c.d`` is a device of ``c.d`` or else a user of ``b.c.d``. Of our own domain we know which.
+    """
+    if names.is_user_of(name, own) or names.is_device_of(name, own):
+        return [own]
+    user, _, rest = name.partition(".")
+    found = []
+    with suppress(InvalidName):
+        found.append(names.domain_of(name))
+    with suppress(InvalidName):
+        names.check_user(user)
+        found.append(names.check_domain(rest))
+    return [each for each in found if each != own]

@@ -20,8 +20,12 @@ _K = TypeVar("_K")
 
 #: What strangers, and the denied, hear (R13).
 UNKNOWN: Final = InformationResponse(Outcome.UNKNOWN)
-#: Signed requests remembered against being told twice.
-SEEN: Final = 100_000
+#: Signed requests of one domain remembered against being told twice; more are answered BUSY.
+SEEN: Final = 50_000
+#: Domains whose requests are remembered at once.
+DOMAINS: Final = 1000
+#: Seconds in which an admitted pair may be directed.
+ADMITTED: Final = 60.0
 
 
 @define
@@ -29,14 +33,16 @@ class Disclosure:
     """Verifies MN's signature and CN's allow list before anything is disclosed or woken.
 
     An admitted pair may be directed by the same DC for a minute; see :meth:`admitted`.
+
+    :ivar refused: how often somebody was refused.
     """
 
     clients: ClientTable
     trust: TrustStore
     limiter: RateLimiter = field(factory=lambda: RateLimiter(rate=500, burst=2000, capacity=10_000))
-    _seen: dict[bytes, float] = field(factory=dict, init=False)
-    _admitted: dict[tuple[str, str], float] = field(factory=dict, init=False)
     refused: int = field(default=0, init=False)
+    _seen: dict[str, dict[bytes, float]] = field(factory=dict, init=False)
+    _admitted: dict[tuple[str, str], float] = field(factory=dict, init=False)
 
     def asked(
         self, domain: str, request: InformationRequest, now: float, at: float
@@ -45,47 +51,66 @@ class Disclosure:
 
         :param at: unix seconds, for certificates and freshness.
         """
-        _expire(self._seen, now)
-        _expire(self._admitted, now)
         if not self.limiter.allow(domain, now):
             return InformationResponse(Outcome.BUSY)
-        client = self.clients.find(request.cn)
-        acceptable = self._verify(domain, request, now, at)
-        if client is None or not acceptable or client.fqdn == request.mn:
+        seen = self._seen.get(domain, {})
+        _expire(seen, now)
+        if len(seen) >= SEEN or (domain not in self._seen and not self._room(now)):
+            return InformationResponse(Outcome.BUSY)
+        # Before anybody is looked for, so that it takes as long for those who are here.
+        if not self._verify(domain, request, at) or request.nonce in seen:
             self.refused += 1
             return UNKNOWN
-        if not client.policy.admits(request.mn) or at > client.certificate.not_after:
+        self._seen.setdefault(domain, seen)[request.nonce] = now + 2 * FRESHNESS
+        return self.disclose(request.mn, request.cn, now, at)
+
+    def disclose(self, mn: str, cn: str, now: float, at: float) -> InformationResponse:
+        """What MN, whose request was verified, hears of CN."""
+        client = self.clients.find(cn)
+        if (
+            client is None
+            or client.fqdn == mn
+            or not client.policy.admits(mn)
+            or at > client.certificate.not_after
+        ):
             self.refused += 1
             return UNKNOWN
-        self._admitted.pop((request.mn, client.fqdn), None)
-        self._admitted[request.mn, client.fqdn] = now + 60.0
+        _expire(self._admitted, now)
+        self._admitted.pop((mn, client.fqdn), None)
+        self._admitted[mn, client.fqdn] = now + ADMITTED
+        hide = client.policy.hides_from(mn)
         return InformationResponse(
             Outcome.OK,
             client.fqdn,
             client.certificate.der,
-            client.located(now),
-            client.policy.hides_from(request.mn),
+            client.located(now, hide=hide),
+            hide,
         )
 
     def admitted(self, mn: str, cn: str, now: float) -> bool:
         """Whether MN was lately told of CN, so that a Route Direction between them may come."""
         return self._admitted.get((mn, cn), 0.0) > now
 
-    def _verify(self, domain: str, request: InformationRequest, now: float, at: float) -> bool:
+    def _verify(self, domain: str, request: InformationRequest, at: float) -> bool:
+        """Whether MN is a device of that domain and really asked (R1, R13)."""
         try:
             certificate = self.trust.verify_device(request.certificate, at)
         except CertificateError:
             return False
         if certificate.fqdn != request.mn or names.domain_of(request.mn) != domain:
             return False
-        if request.nonce in self._seen or len(self._seen) >= SEEN:
-            return False
-        if not check_request(
+        return check_request(
             certificate, request.cn, request.nonce, request.issued, request.signature, at
-        ):
-            return False
-        self._seen[request.nonce] = now + 2 * FRESHNESS
-        return True
+        )
+
+    def _room(self, now: float) -> bool:
+        """Make room for another domain's requests, if some domain has none left."""
+        if len(self._seen) >= DOMAINS:
+            for domain, seen in list(self._seen.items()):
+                _expire(seen, now)
+                if not seen:
+                    del self._seen[domain]
+        return len(self._seen) < DOMAINS
 
 
 def _expire(table: dict[_K, float], now: float) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Final
 
+import msgspec
 from attrs import define, field
 
+from ntmobile.errors import InvalidName
 from ntmobile.machines.clients import Client, ClientTable
 from ntmobile.machines.directing import (
     CAPACITY,
@@ -26,7 +29,10 @@ from ntmobile.wire.messages.coordination import (
 from ntmobile.wire.messages.realtime import NotificationRequest, Outcome
 
 #: ``NotificationRequest.kind`` of a direction that waits.
-REALTIME = 1
+REALTIME: Final = 1
+#: Directions that wait for one client, and of those the ones from one and the same requester.
+FOR_ONE: Final = 256
+FROM_ONE: Final = 4
 
 
 @define
@@ -44,6 +50,10 @@ class WaitingDirections:
     _waiting: dict[str, dict[bytes, Waiting]] = field(factory=dict, init=False)
     _count: int = field(default=0, init=False)
 
+    def __len__(self) -> int:
+        """How many directions wait."""
+        return self._count
+
     def transferred(
         self, domain: str, transfer: RouteDirectionTransfer, now: float
     ) -> tuple[RouteDirectionTransferResponse, list[Effect]]:
@@ -53,20 +63,21 @@ class WaitingDirections:
         if (
             client is None
             or client.fqdn != transfer.cn
-            or names.domain_of(message.requester) != domain
+            or not _speaks_for(domain, message.requester)
             or message.peer != message.requester
             or not self.admitted(message.peer, transfer.cn, now)
-            or self._count >= CAPACITY
         ):
             return RouteDirectionTransferResponse(Outcome.UNKNOWN), []
-        waiting = Waiting(message, domain, now + DIRECTION_LIFETIME, client.location.generation)
-        mine = self._waiting.setdefault(client.fqdn, {})
+        mine = self._waiting.get(client.fqdn, {})
         former = mine.get(message.direction)
-        if former is not None and former.message.generation >= message.generation:
-            return RouteDirectionTransferResponse(Outcome.OK), []
-        self._count += former is None
-        mine[message.direction] = waiting
+        if former is None and (len(mine) >= FOR_ONE or self._count >= CAPACITY):
+            return RouteDirectionTransferResponse(Outcome.BUSY), []
         client.talks_to(message.peer)
+        if former is None or former.message.generation < message.generation:
+            lifetime = min(DIRECTION_LIFETIME, float(message.lifetime))
+            self._keep(client, Waiting(message, domain, now + lifetime, client.location))
+        elif former.message.peer != message.peer:
+            return RouteDirectionTransferResponse(Outcome.UNKNOWN), []
         if client.online(now):
             return RouteDirectionTransferResponse(Outcome.OK), [TellClient(client.fqdn, message)]
         effects: list[Effect] = []
@@ -74,34 +85,57 @@ class WaitingDirections:
             effects.append(Notify(NotificationRequest(client.fqdn, REALTIME)))
         return RouteDirectionTransferResponse(Outcome.WAKING), effects
 
-    def acknowledged(self, fqdn: str, direction: bytes) -> None:
-        """The client has it."""
+    def _keep(self, client: Client, waiting: Waiting) -> None:
+        """The newest ones of a requester are kept; an older one is of no use any more."""
+        self._drop(client.fqdn, [waiting.message.direction])
+        mine = self._waiting.get(client.fqdn, {})
+        peer = waiting.message.peer
+        former = [key for key, one in mine.items() if one.message.peer == peer]
+        self._drop(client.fqdn, former[: max(0, len(former) - FROM_ONE + 1)])
+        self._waiting.setdefault(client.fqdn, {})[waiting.message.direction] = waiting
+        self._count += 1
+
+    def _drop(self, fqdn: str, directions: Iterable[bytes]) -> None:
         mine = self._waiting.get(fqdn, {})
-        if mine.pop(direction, None) is not None:
-            self._count -= 1
+        for direction in directions:
+            if mine.pop(direction, None) is not None:
+                self._count -= 1
         if not mine:
             self._waiting.pop(fqdn, None)
+
+    def acknowledged(self, fqdn: str, direction: bytes, generation: int) -> None:
+        """The client has it, in this generation; a newer one goes on waiting."""
+        waiting = self._waiting.get(fqdn, {}).get(direction)
+        if waiting is not None and waiting.message.generation <= generation:
+            self._drop(fqdn, [direction])
 
     def fetched(self, client: Client, now: float) -> tuple[int, list[Effect]]:
         """A Route Direction Request: all that wait, at once, also where a push was lost."""
         mine = self._living(client, now)
-        return len(mine), [TellClient(client.fqdn, one.message) for one in mine]
+        return len(mine), [_told(client, one, now) for one in mine]
 
     def registered(self, client: Client, now: float) -> list[Effect]:
         """The client registered at another location: send again, and tell DC_MN where it is."""
         effects: list[Effect] = []
         for one in self._living(client, now):
-            effects.append(TellClient(client.fqdn, one.message))
-            if one.location != client.location.generation:
-                one.location = client.location.generation
+            effects.append(_told(client, one, now))
+            if one.location != client.location:
+                one.location = client.location
+                hide = client.policy.hides_from(one.message.peer)
                 update = LocationUpdate(
                     one.message.direction,
                     client.fqdn,
-                    client.located(now),
+                    client.located(now, hide=hide),
                     client.certificate.der,
                 )
                 effects.append(TellCoordinator(one.source, update))
         return effects
+
+    def revoked(self, fqdn: str) -> None:
+        """A device is revoked: what waits for it, or would lead to it, does so no more (R34)."""
+        self._drop(fqdn, list(self._waiting.get(fqdn, {})))
+        for client, mine in list(self._waiting.items()):
+            self._drop(client, [key for key, one in mine.items() if one.message.peer == fqdn])
 
     def _living(self, client: Client, now: float) -> list[Waiting]:
         mine = self._waiting.get(client.fqdn, {})
@@ -110,8 +144,17 @@ class WaitingDirections:
     def handle_timer(self, now: float) -> None:
         """Forget what nobody fetched; to be called every second or so."""
         for fqdn, mine in list(self._waiting.items()):
-            for direction in [key for key, one in mine.items() if now >= one.expires]:
-                del mine[direction]
-                self._count -= 1
-            if not mine:
-                del self._waiting[fqdn]
+            self._drop(fqdn, [key for key, one in mine.items() if now >= one.expires])
+
+
+def _told(client: Client, waiting: Waiting, now: float) -> TellClient:
+    """What is left of its lifetime is told, so that the temporal key ends in time (R18)."""
+    left = max(1, int(waiting.expires - now))
+    return TellClient(client.fqdn, msgspec.structs.replace(waiting.message, lifetime=left))
+
+
+def _speaks_for(domain: str, fqdn: str) -> bool:
+    try:
+        return names.domain_of(fqdn) == domain
+    except InvalidName:
+        return False

@@ -31,7 +31,7 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS client (
     fqdn TEXT PRIMARY KEY, session BLOB NOT NULL, key BLOB NOT NULL, certificate BLOB NOT NULL,
     expires REAL NOT NULL, location BLOB NOT NULL, policy BLOB NOT NULL,
-    registration INTEGER NOT NULL
+    registration INTEGER NOT NULL, correspondents BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS assignment (
     fqdn TEXT PRIMARY KEY, ipv6 BLOB NOT NULL UNIQUE, ipv4 BLOB NOT NULL UNIQUE
@@ -113,7 +113,7 @@ class SQLiteLocationStore:
         with self._transaction() as database:
             database.executemany("DELETE FROM client WHERE fqdn = ?", [(one,) for one in removed])
             database.executemany(
-                "INSERT OR REPLACE INTO client VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO client VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         one.fqdn,
@@ -124,6 +124,7 @@ class SQLiteLocationStore:
                         one.location,
                         one.policy,
                         one.order,
+                        one.correspondents,
                     )
                     for one in changed
                 ],

@@ -30,6 +30,7 @@ from ntmobile.machines.directing import (
 )
 from ntmobile.machines.direction import Direction, RelayChoice
 from ntmobile.machines.disclosure import Disclosure
+from ntmobile.machines.orders import RevocationOrders
 from ntmobile.machines.requests import Asked
 from ntmobile.machines.session_table import ClientAnswered, ClientAsked, ClientHeard
 from ntmobile.machines.waiting import WaitingDirections
@@ -40,6 +41,7 @@ from ntmobile.wire.certificates import DeviceCertificate, TrustStore
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.coordination import (
     InformationRequest,
+    InformationResponse,
     LinkAcknowledgement,
     LocationUpdate,
     RelayDirection,
@@ -60,6 +62,7 @@ from ntmobile.wire.messages.realtime import (
     RegistrationRequest,
     RegistrationResponse,
     RevocationOrder,
+    RouteDirection,
     RouteDirectionAcknowledgement,
     RouteDirectionRequest,
     RouteDirectionWaiting,
@@ -73,6 +76,13 @@ TICK: Final = 1.0
 EARLY: Final = 64
 _LOCATION: Final = msgspec.msgpack.Decoder(Location)
 _POLICY: Final = msgspec.msgpack.Decoder(tuple[tuple[str, ...], tuple[str, ...], int])
+_NAMES: Final = msgspec.msgpack.Decoder(tuple[str, ...])
+#: Seconds for which a client is told to end tunnels, until it registers again.
+ORDERED: Final = 30.0
+#: Seconds in which a registration follows the Direction Request that overtook it.
+OVERTAKEN: Final = 10.0
+#: Correspondents in one Revocation Notice.
+NOTICED: Final = 256
 
 
 class Outside(Protocol):
@@ -112,7 +122,8 @@ class Domain:
     changed: set[str] = field(factory=set, init=False)
     removed: set[str] = field(factory=set, init=False)
     keys: dict[str, bytes] = field(factory=dict, init=False, repr=False)
-    _early: dict[str, deque[Asked]] = field(factory=dict, init=False)
+    orders: RevocationOrders = field(factory=RevocationOrders, init=False)
+    _early: dict[str, deque[tuple[float, Asked]]] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.clients = ClientTable(self.name)
@@ -122,7 +133,7 @@ class Domain:
             self.clients,
             self.trust,
             self.relays,
-            self.disclosure.asked,
+            self.disclosure.disclose,
             self.waiting.transferred,
             self._random,
         )
@@ -145,6 +156,14 @@ class Domain:
         log.info("{fqdn} logged in", fqdn=client.fqdn)
         return index
 
+    def session(self, index: bytes) -> tuple[str, bytes] | None:
+        """Whose session an index is, and its key."""
+        try:
+            fqdn = self.clients.of_index(index).fqdn
+        except NotRegistered:
+            return None
+        return fqdn, self.keys[fqdn]
+
     def restore(self, stored: StoredClient) -> None:
         """A client from the durable store, after a restart."""
         now, at = self.clock.seconds(), self.unix_time()
@@ -155,12 +174,14 @@ class Domain:
             certificate = DeviceCertificate.parse(stored.certificate)
             location = _LOCATION.decode(stored.location) if stored.location else NOWHERE
             policy = Policy(*_POLICY.decode(stored.policy))
+            peers = _NAMES.decode(stored.correspondents) if stored.correspondents else ()
         except (NTMobileError, msgspec.MsgspecError) as problem:
             log.warn("forgot {fqdn}: {problem}", fqdn=stored.fqdn, problem=str(problem))
             self.removed.add(stored.fqdn)
             return
         client = Client(certificate, stored.index, now + stored.expires - at, policy, location)
         client.order = stored.order
+        client.correspondents = dict.fromkeys(peers)
         self.clients.add(client)
         self.clients.resume_order(stored.order)
         self.signalling.table.add(stored.index, stored.key)
@@ -181,6 +202,7 @@ class Domain:
             msgspec.msgpack.encode(client.location),
             msgspec.msgpack.encode((policy.allow, policy.relay_only, policy.generation)),
             client.order,
+            msgspec.msgpack.encode(tuple(client.correspondents)),
         )
 
     def drain_changes(self) -> tuple[list[StoredClient], list[str]]:
@@ -192,19 +214,22 @@ class Domain:
         return [one for one in found if one is not None], removed
 
     def revoke(self, fqdn: str, serial: bytes = b"") -> None:
-        """End a client's session and its correspondents' tunnels with it, now (R34)."""
+        """End a client's session and its correspondents' tunnels with it, now (R34).
+
+        A serial of a certificate that was replaced ends the tunnels that were made with it; those
+        of the present one are soon made again.
+        """
         client = self.clients.find(fqdn)
         if client is None or client.fqdn != fqdn:
             return
-        number = int.from_bytes(serial, "big")
-        if serial and number != client.certificate.serial:
-            return
         log.info("{fqdn} is revoked", fqdn=fqdn)
-        # Told once, so that its owner hears why; the session is over whether it listens or not.
-        order, now = RevocationOrder(fqdn), self.clock.seconds()
-        self.signalling.table.request(client.index, order, None, now, 0.1)
-        self.signalling.flush()
-        self._forget(client)
+        if not serial or int.from_bytes(serial, "big") == client.certificate.serial:
+            # Told once, so that its owner hears why; the session is over whether it listens or not.
+            order, now = RevocationOrder(fqdn), self.clock.seconds()
+            self.signalling.table.request(client.index, order, None, now, 0.1)
+            self.signalling.flush()
+            self._forget(client)
+            self.perform(self.direction.revoked(fqdn))
         self.end_tunnels(fqdn, tuple(client.correspondents))
         abroad: dict[str, list[str]] = {}
         for peer in client.correspondents:
@@ -212,22 +237,34 @@ class Domain:
             if domain != self.name:
                 abroad.setdefault(domain, []).append(peer)
         for domain, peers in abroad.items():
-            self._tell_coordinator(domain, RevocationNotice(fqdn, tuple(peers), serial))
+            for start in range(0, len(peers), NOTICED):
+                some = tuple(peers[start : start + NOTICED])
+                self._tell_coordinator(domain, RevocationNotice(fqdn, some, serial))
 
     def end_tunnels(self, revoked: str, correspondents: tuple[str, ...]) -> None:
-        """Order our clients among ``correspondents`` to end their tunnels with a revoked device."""
+        """Order our clients among ``correspondents`` to end their tunnels with a revoked device.
+
+        Those who are off, or were never heard since a restart, are told when they register.
+        """
+        self.waiting.revoked(revoked)
         now = self.clock.seconds()
         for peer in correspondents:
             client = self.clients.find(peer)
             if client is not None and client.fqdn == peer:
-                order = RevocationOrder(revoked)
-                self.signalling.table.request(client.index, order, None, now, 30.0)
+                self.orders.add(peer, revoked, now)
+                self._order(client, revoked, now)
         self.signalling.flush()
+
+    def _order(self, client: Client, revoked: str, now: float) -> None:
+        table, order = self.signalling.table, RevocationOrder(revoked)
+        table.withdraw(client.index, order)
+        table.request(client.index, order, order, now, ORDERED)
 
     def _forget(self, client: Client) -> None:
         self.clients.remove(client.fqdn)
         self.signalling.table.remove(client.index)
         self.keys.pop(client.fqdn, None)
+        self.orders.forget(client.fqdn)
         self._early.pop(client.fqdn, None)
         self.changed.discard(client.fqdn)
         self.removed.add(client.fqdn)
@@ -237,6 +274,12 @@ class Domain:
         now = self.clock.seconds()
         self.direction.handle_timer(now)
         self.waiting.handle_timer(now)
+        self.orders.handle_timer(now)
+        for fqdn, early in list(self._early.items()):
+            while early and now - early[0][0] >= OVERTAKEN:
+                early.popleft()
+            if not early:
+                del self._early[fqdn]
         for client in [one for one in self.clients if one.expires <= now]:
             self._forget(client)
 
@@ -262,7 +305,10 @@ class Domain:
             case ClientAnswered(index, _, RouteDirectionAcknowledgement(direction) as word):
                 if trace.switch.on:
                     trace.trace(word, self.clients.of_index(index).fqdn, self.name)
-                self.waiting.acknowledged(self.clients.of_index(index).fqdn, direction)
+                fqdn = self.clients.of_index(index).fqdn
+                self.waiting.acknowledged(fqdn, direction, word.generation)
+            case ClientAnswered(index, RevocationOrder(revoked), Acknowledgement()):
+                self.orders.acknowledged(self.clients.of_index(index).fqdn, revoked)
             case ClientAnswered():
                 pass
 
@@ -282,7 +328,8 @@ class Domain:
                 self._answer(client, asked, PolicyResponse(policy.generation))
             case DirectionRequest() as request:
                 if request.generation > client.location.generation:
-                    self._early.setdefault(client.fqdn, deque(maxlen=EARLY)).append(asked)
+                    early = self._early.setdefault(client.fqdn, deque(maxlen=EARLY))
+                    early.append((now, asked))
                 else:
                     self._direct(client, asked, request, now)
             case RouteDirectionRequest():
@@ -319,7 +366,9 @@ class Domain:
         if result.changed:
             self.changed.add(client.fqdn)
             self.perform(self.waiting.registered(client, now))
-        for early in self._early.pop(client.fqdn, ()):
+        for revoked in self.orders.of(client.fqdn, now):
+            self._order(client, revoked, now)
+        for _, early in self._early.pop(client.fqdn, ()):
             self._asked(client, early, now)
 
     def _answer(self, client: Client, asked: Asked, message: Message) -> None:
@@ -334,6 +383,8 @@ class Domain:
         now, at = self.clock.seconds(), self.unix_time()
         match message:
             case InformationRequest():
+                if now > self.lease_until:  # for all alike, so that nobody learns more (R13)
+                    return InformationResponse(Outcome.BUSY)
                 return self.disclosure.asked(domain, message, now, at)
             case RouteDirectionTransfer():
                 answer, effects = self.waiting.transferred(domain, message, now)
@@ -366,7 +417,7 @@ class Domain:
                 if client is not None:
                     if trace.switch.on:
                         trace.trace(message, self.name, client.fqdn)
-                    self.signalling.table.request(client.index, message, None, now)
+                    self._direct_client(client, message, now)
             case Respond((Client() as client, Asked() as asked), response):
                 self._answer(client, asked, response)
             case AskCoordinator(domain, message, tag):
@@ -379,6 +430,7 @@ class Domain:
                 else:
                     self._tell_coordinator(domain, update)
             case Notify(request):
+                self._nudge(request.receiver, now)
                 self.notifier.notify(request).addErrback(
                     lambda failure: log.warn(
                         "no notification: {problem}", problem=failure.getErrorMessage()
@@ -386,6 +438,20 @@ class Domain:
                 )
             case _:
                 raise AssertionError(f"an effect nobody carries out: {effect}")
+
+    def _direct_client(self, client: Client, message: RouteDirection, now: float) -> None:
+        """Send a Route Direction until it is acknowledged (R16) or a newer one replaces it."""
+        table, tag = self.signalling.table, message.direction
+        table.withdraw(client.index, tag)
+        table.request(client.index, message, tag, now, float(message.lifetime))
+        self.changed.add(client.fqdn)  # it has another correspondent
+
+    def _nudge(self, fqdn: str, now: float) -> None:
+        """Where it is we that were off: have the client say hello (R7)."""
+        client = self.clients.find(fqdn)
+        if client is not None:
+            remotes = tuple(one.pair() for one in client.location.observed)
+            self.signalling.table.nudge(client.index, remotes, now)
 
     def _tell_coordinator(self, domain: str, message: Message) -> None:
         async def tell() -> None:
