@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from ntmobile.client.account import Account
-from ntmobile.client.identity import home_authority
+from ntmobile.client.identity import DeviceIdentity, home_authority
 from ntmobile.client.login import enroll
 from ntmobile.client.node import Node
 from ntmobile.client.opening import open_node
@@ -77,15 +77,21 @@ class Platform:
         """Stop one server."""
         await maybeDeferred(self.services.pop(name).stopService)
 
-    async def enroll(self, account: str, device: str, **settings: str) -> Path:
-        """Make a device; ``settings`` are lines for its ``node.toml``."""
-        state = self.directory / "devices" / f"{device}.{account}"
+    async def enroll(
+        self, account: str, device: str, former: DeviceIdentity | None = None, **settings: str
+    ) -> Path:
+        """Make a device; ``settings`` are lines for its ``node.toml``.
+
+        One of that name is replaced; ``former`` is its identity, where it is still there.
+        """
+        number = len(list((self.directory / "devices").glob("*")))
+        state = self.directory / "devices" / f"{number}.{device}.{account}"
         domain = account.partition("@")[2]
         port = self.ports[domain.partition(".")[0]]
         parsed = Account.parse(account, device, (HOST, port))
         bundle = (self.directory / "ca.pem").read_bytes()
         trust = home_authority(bundle, domain, "ca.pem")
-        await enroll(reactor, state, parsed, trust, PASSWORD)
+        await enroll(reactor, state, parsed, trust, PASSWORD, former=former, replace=True)
         lines = "".join(f"{key} = {value}\n" for key, value in settings.items())
         text = parsed.to_toml().decode() + lines + '[watch]\nplugin = "poll"\n'
         (state / SETTINGS).write_text(text, encoding="utf-8")
@@ -93,7 +99,7 @@ class Platform:
 
     async def node(self, account: str, device: str, **settings: str) -> Node:
         """Make a device and open its node, registered."""
-        return await self.open(await self.enroll(account, device, **settings))
+        return await self.open(await self.enroll(account, device, None, **settings))
 
     async def open(self, state: Path) -> Node:
         """Open the node of a state directory."""

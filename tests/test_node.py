@@ -6,15 +6,18 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from ntmobile.client.identity import DeviceIdentity
 from ntmobile.client.node import Node
+from ntmobile.client.pins import PinStore
 from ntmobile.errors import (
     AuthenticationError,
     InvalidName,
     NTMobileError,
     UnknownName,
     Unreachable,
+    UntrustedIdentity,
 )
-from tests.platforms import PlatformTestCase, coordinators, make_realm, realm_ports
+from tests.platforms import Platform, PlatformTestCase, coordinators, make_realm, realm_ports
 
 PHONE = "phone.alice.dc1.ntm.example"
 LAPTOP = "laptop.bob.dc2.ntm.example"
@@ -160,6 +163,39 @@ class FailureTests(PlatformTestCase):
         await platform.open(state)
         tunnel = await waiting
         self.assertTrue(tunnel.established)
+
+
+class IdentityTests(PlatformTestCase):
+    """Pinned correspondents that come with another identity (R5)."""
+
+    async def replaced(self, *, signed: bool) -> tuple[Node, Platform]:
+        """Bob, who pinned alice's phone before it was enrolled anew; the phone is up again."""
+        platform = await self.platform()
+        state = await platform.enroll("alice@dc1.ntm.example", "phone")
+        phone = await platform.open(state)
+        laptop = await platform.node("bob@dc2.ntm.example", "laptop")
+        await laptop.ping(PHONE)
+        former = DeviceIdentity.load(state) if signed else None
+        platform.nodes.remove(phone)
+        await phone.stop()
+        await self.eventually(lambda: not laptop.correspondence.tunnels, "the tunnel ends")
+        await platform.open(await platform.enroll("alice@dc1.ntm.example", "phone", former))
+        return laptop, platform
+
+    async def test_succession(self) -> None:
+        """R5: an identity that the pinned one has signed is accepted silently."""
+        laptop, _ = await self.replaced(signed=True)
+        self.assertTrue((await laptop.connect(PHONE)).established)
+
+    async def test_stranger(self) -> None:
+        """R5: any other is an error until it is trusted by hand."""
+        laptop, _ = await self.replaced(signed=False)
+        problem = await self.assertRaises_(UntrustedIdentity, laptop.connect(PHONE))
+        self.assertIn(f"ntm trust {PHONE}", str(problem))
+        pins = laptop.directing.pins
+        assert isinstance(pins, PinStore)
+        pins.trust(PHONE)
+        self.assertTrue((await laptop.connect(PHONE)).established)
 
 
 class RealmTests(PlatformTestCase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from attrs import define, field
@@ -20,10 +20,13 @@ from ntmobile.errors import (
     NTMobileError,
     UnknownName,
     Unreachable,
+    UntrustedIdentity,
 )
 from ntmobile.machines.clients import Policy
 from ntmobile.machines.correspondence import AskDirection, Correspondence
+from ntmobile.machines.identities import Devices
 from ntmobile.machines.shown import ShownAddresses
+from ntmobile.wire import names
 from ntmobile.wire.certificates import DeviceCertificate, TrustStore
 from ntmobile.wire.messages.realtime import (
     DirectionRequest,
@@ -48,12 +51,18 @@ class Pins(Protocol):
     def check(self, certificate: DeviceCertificate) -> None:
         """Pin at first contact. :raises UntrustedIdentity: another identity than the pinned."""
 
+    def learn(self, devices: Devices) -> list[str]:
+        """Accept what pinned identities have signed. :raises AuthenticationError: a rollback."""
+
 
 @define(eq=False)
 class Directing:
     """Asks the DC for directions and takes those that come.
 
     :param sign: signs with the device's identity key.
+    :param refused: told of a correspondent that is not trusted.
+    :param ask_devices: gets the verified device list of a user.
+    :param settled: called after a direction was taken later than it came.
     :ivar history: what was last heard about a name, for ``ntm why``.
     """
 
@@ -67,6 +76,8 @@ class Directing:
     clock: IReactorTime
     sign: Callable[[bytes], bytes]
     refused: Callable[[str, NTMobileError], None]
+    ask_devices: Callable[[str], Awaitable[Devices]]
+    settled: Callable[[], None]
     history: OrderedDict[str, str] = field(factory=OrderedDict, init=False)
     _peers: OrderedDict[bytes, str] = field(factory=OrderedDict, init=False)
     _asking: dict[str, list[Deferred[str]]] = field(factory=dict, init=False)
@@ -141,8 +152,8 @@ class Directing:
 
         :return: what the acknowledgement says.
         """
-        now, at = self.clock.seconds(), self.registering.unix_time()
         try:
+            at = self.registering.unix_time()
             certificate = self.trust.verify_device(direction.certificate, at)
             if certificate.fqdn != direction.peer or direction.peer == self.fqdn:
                 raise CertificateError(f"the certificate is not that of {direction.peer}")
@@ -152,17 +163,45 @@ class Directing:
                 return Outcome.REFUSED
             self.pins.check(certificate)
             self.shown.learn(certificate)
+        except UntrustedIdentity as problem:
+            Deferred.fromCoroutine(self._succeed(direction, certificate, problem))
+            return Outcome.OK
         except NTMobileError as problem:
-            log.warn("refused a direction: {problem}", problem=str(problem))
-            self.note(direction.peer, str(problem))
-            self.refused(direction.peer, problem)
+            self._refuse(direction, problem)
             return Outcome.UNTRUSTED
+        self._take(direction, certificate)
+        return Outcome.OK
+
+    async def _succeed(
+        self, direction: RouteDirection, certificate: DeviceCertificate, problem: NTMobileError
+    ) -> None:
+        """Another identity than the pinned one: it is good if the pinned one has signed it (R5)."""
+        try:
+            self.pins.learn(await self.ask_devices(names.user_of(direction.peer)))
+            self.pins.check(certificate)
+            self.shown.learn(certificate)
+        except UntrustedIdentity as still:
+            self._refuse(direction, still)
+        except NTMobileError as failed:
+            log.info("no device list: {problem}", problem=str(failed))
+            self._refuse(direction, problem)
+        else:
+            log.info("{peer} has a new identity, signed by its former one", peer=direction.peer)
+            self._take(direction, certificate)
+            self.settled()
+
+    def _refuse(self, direction: RouteDirection, problem: NTMobileError) -> None:
+        log.warn("refused a direction: {problem}", problem=str(problem))
+        self.note(direction.peer, str(problem))
+        self.refused(direction.peer, problem)
+
+    def _take(self, direction: RouteDirection, certificate: DeviceCertificate) -> None:
+        now, at = self.clock.seconds(), self.registering.unix_time()
         self._peers[direction.direction] = direction.peer
         while len(self._peers) > REMEMBERED:
             self._peers.popitem(last=False)
         self.note(direction.peer, direction.reason)
         self.correspondence.directed(direction, certificate, now, at)
-        return Outcome.OK
 
     def note(self, name: str, text: str) -> None:
         """Remember the last word about a name."""

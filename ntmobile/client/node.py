@@ -7,7 +7,7 @@ unmodified programs.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import IPv4Network
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from ntmobile.interfaces import INetworkWatcher, LocalNetworks
 from ntmobile.machines.clients import Policy
 from ntmobile.machines.correspondence import Correspondence, Of
 from ntmobile.machines.effects import Address
+from ntmobile.machines.identities import Devices
 from ntmobile.machines.paths import Path
 from ntmobile.machines.registration import Rebound, Registered
 from ntmobile.machines.requests import Asked
@@ -81,6 +82,7 @@ class Node:
     :param identity: the device's keys and certificate; see ``ntmobile.client.identity``.
     :param watcher: tells of changes of the network.
     :param log_in: logs in with the certificate.
+    :param ask_devices: gets the verified device list of a user (R5).
     :ivar fqdn: this device. :ivar correspondence: its tunnels. :ivar shown: its correspondents.
     """
 
@@ -96,6 +98,7 @@ class Node:
         log_in: Callable[[], Deferred[LoginResult]],
         watcher: INetworkWatcher,
         settings: NodeSettings,
+        ask_devices: Callable[[str], Awaitable[Devices]],
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.fqdn = certificate.fqdn
@@ -150,6 +153,8 @@ class Node:
             reactor,
             sign,
             self._refused,
+            ask_devices,
+            self.traffic.flush,
         )
 
     # -- life

@@ -17,13 +17,16 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from ntmobile.client.devices import ask_devices
 from ntmobile.client.identity import DeviceIdentity
 from ntmobile.client.login import LoginResult, find_coordinator, log_in
 from ntmobile.client.node import Node
 from ntmobile.client.pins import PinStore
 from ntmobile.client.settings import DeviceSettings, load_settings
 from ntmobile.client.state import PINS
+from ntmobile.errors import NotRegistered
 from ntmobile.interfaces import INetworkWatcher, INetworkWatcherProvider
+from ntmobile.machines.identities import Devices
 from ntmobile.plugins import find
 
 #: Seconds that :func:`open_node` waits for the coordinator.
@@ -40,7 +43,18 @@ def make_node(state: Path, settings: DeviceSettings, reactor: Any) -> Node:
     name, section = settings.watch
     watching: INetworkWatcherProvider = find(INetworkWatcherProvider, name)
     watcher: INetworkWatcher = watching.configure(section, reactor)
-    return Node(
+
+    async def devices(user: str) -> Devices:
+        registration = node.registering.registration
+        if registration is None:
+            raise NotRegistered("no session with the coordinator")
+        addresses = await find_coordinator(reactor, identity.domain, settings.account.dc)
+        session = registration.session.index, registration.session.key
+        at = node.registering.unix_time()
+        trust = node.directing.trust
+        return await ask_devices(reactor, addresses, identity.domain, trust, session, user, at)
+
+    node = Node(
         reactor=reactor,
         certificate=identity.certificate,
         x25519=identity.keys.x25519.private_bytes_raw(),
@@ -50,7 +64,9 @@ def make_node(state: Path, settings: DeviceSettings, reactor: Any) -> Node:
         log_in=_logging_in(identity, settings, reactor),
         watcher=watcher,
         settings=settings.node,
+        ask_devices=devices,
     )
+    return node
 
 
 def _logging_in(

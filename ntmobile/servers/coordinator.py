@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.interfaces import IDelayedCall, IOpenSSLClientConnectionCreator
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -34,9 +34,11 @@ from ntmobile.machines.zone import Zone
 from ntmobile.plugins import find
 from ntmobile.protocols import naming
 from ntmobile.protocols.coordination import CoordinatorLinks
+from ntmobile.protocols.identity import IdentityDesk
 from ntmobile.protocols.link import Link, verify_peer
 from ntmobile.protocols.login import LoginDesk
 from ntmobile.protocols.naming_transports import NamingPorts
+from ntmobile.protocols.redial import abort
 from ntmobile.protocols.signalling import Signalling
 from ntmobile.protocols.tls import client_context_factory, server_context_factory
 from ntmobile.servers.account_link import AccountLink
@@ -47,7 +49,7 @@ from ntmobile.servers.listening import listen_tcp, listen_udp
 from ntmobile.servers.naming import DomainNames
 from ntmobile.servers.relays import Relays
 from ntmobile.wire.codec import Message
-from ntmobile.wire.messages.account import Revoked
+from ntmobile.wire.messages.account import IdentityRequest, Revoked
 from ntmobile.wire.messages.coordination import RelayDirection
 from ntmobile.wire.messages.fields import Endpoint
 
@@ -55,6 +57,10 @@ log = Logger()
 
 #: Locations are written behind by so many seconds.
 WRITE_BEHIND: Final = 1.0
+#: TCP connections at once; a login takes one for less than a second.
+CONNECTIONS: Final = 2000
+#: Seconds in which TLS must stand on an incoming connection.
+HANDSHAKE: Final = 15.0
 
 
 class CoordinatorService(Service):
@@ -73,6 +79,7 @@ class CoordinatorService(Service):
         self._written_sequence = -1
         self.account_server: AccountLink
         self._ports: list[Any] = []
+        self._links: set[Link] = set()
         self._ticking: list[LoopingCall] = []
         self._store = self._open_store()
         domain = configuration.domain
@@ -107,6 +114,13 @@ class CoordinatorService(Service):
             trust=self._trust,
             unix_time=self.unix_time,
             domain=domain,
+            clock=reactor,
+        )
+        self.identities = IdentityDesk(
+            domain=domain,
+            account_link=lambda: self.account_server.link,
+            session=self.domain.session,
+            ask_coordinator=self.ask_coordinator,
             clock=reactor,
         )
         server = configuration.account_server
@@ -196,15 +210,28 @@ class CoordinatorService(Service):
             clock=self.unix_time,
         )
         verify = verify_peer(("dc", None), ("rs", None), optional=True)
-        plain = Factory.forProtocol(lambda: self._accept(verify))
+        plain: Factory[Any] = Factory()
+        plain.noisy = False
+        plain.buildProtocol = lambda addr: self._accept(verify)  # type: ignore[method-assign]  # as Factory allows
         factory: Factory[Any] = TLSMemoryBIOFactory(tls, False, plain)
         return factory
 
-    def _accept(self, verify: Any) -> Link:
+    def _accept(self, verify: Any) -> Link | None:
+        if len(self._links) >= CONNECTIONS:
+            log.warn("refused a connection: {count} are open", count=len(self._links))
+            return None
         link = Link(self._reactor, self._link_asked, verify)
-        link.ready.addErrback(lambda failure: None)
-        link.closed.addCallback(lambda _: self.desk.client_gone(link))
+        self._links.add(link)
+        slow = self._reactor.callLater(HANDSHAKE, abort, link)
+        link.ready.addBoth(lambda result: slow.active() and slow.cancel())
+        link.closed.addCallback(lambda _: self._gone(link, slow))
         return link
+
+    def _gone(self, link: Link, slow: IDelayedCall) -> None:
+        self._links.discard(link)
+        if slow.active():
+            slow.cancel()
+        self.desk.client_gone(link)
 
     def _tick(self, seconds: float, call: Any) -> None:
         async def guarded() -> None:
@@ -235,6 +262,8 @@ class CoordinatorService(Service):
             else:
                 await _maybe(port.stopListening())
         self._ports.clear()
+        for link in tuple(self._links):
+            link.close()
         self.signalling.stop()
         self.coordinators.close()
         await _maybe(self.account_server.stop())
@@ -259,6 +288,8 @@ class CoordinatorService(Service):
 
     async def _link_asked(self, message: Message, link: Link) -> Message | None:
         if link.peer is None:
+            if self.identities.takes(message):
+                return await self.identities.client_asked(message, link)
             return await self.desk.client_asked(message, link)
         if link.peer[0] == "rs":
             return await self.relays.asked(message, link)
@@ -267,6 +298,8 @@ class CoordinatorService(Service):
     async def _peer_asked(self, message: Message, link: Link) -> Message | None:
         if link.peer is None or link.peer[0] != "dc":
             raise AuthenticationError("only coordinators ask this")
+        if isinstance(message, IdentityRequest):
+            return await self.identities.coordinator_asked(link.peer[1], message)
         return self.domain.coordinator_asked(link.peer[1], message)
 
     def _leased(self, seconds: float, unix_time: float) -> None:
