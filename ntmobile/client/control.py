@@ -135,7 +135,7 @@ def converse(state: Path, command: str, timeout: float = 30.0, **parameters: Any
             try:
                 connection.sendall(json.dumps({"command": command, **parameters}).encode() + b"\n")
                 for line in lines:
-                    message = json.loads(line)
+                    message = _plain(json.loads(line))
                     if "event" in message:
                         yield message["event"]
                     elif "result" in message:
@@ -148,6 +148,18 @@ def converse(state: Path, command: str, timeout: float = 30.0, **parameters: Any
             except ConnectionError:
                 pass  # it was going down just then
     raise Unreachable("the agent ended before it answered")
+
+
+def _plain(value: Any) -> Any:
+    """A value for a terminal: its texts, which may come from afar, without control characters."""
+    match value:
+        case str():
+            return "".join(char if char.isprintable() else "?" for char in value)
+        case list():
+            return [_plain(one) for one in value]
+        case dict():
+            return {key: _plain(one) for key, one in value.items()}
+    return value
 
 
 def call(state: Path, command: str, timeout: float = 30.0, **parameters: Any) -> Any:
