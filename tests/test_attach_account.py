@@ -53,7 +53,8 @@ def as_account(directory: str, *argv: str) -> subprocess.CompletedProcess[str]:
 def python_for_account(directory: str) -> str | None:
     """Find an interpreter that the account may run, of our version, with what the tests import."""
     same = f"python{sysconfig.get_python_version()}"
-    for python in (sys.executable, f"/usr/bin/{same}", f"/usr/local/bin/{same}"):
+    named = filter(None, [os.environ.get("NTM_ORDINARY_PYTHON")])
+    for python in (*named, sys.executable, f"/usr/bin/{same}", f"/usr/local/bin/{same}"):
         done = as_account(directory, python, "-c", "import ntmobile.plugins, twisted.trial, attrs")
         if done.returncode == 0:
             return python
