@@ -70,14 +70,14 @@ class WaitingDirections:
             return RouteDirectionTransferResponse(Outcome.UNKNOWN), []
         mine = self._waiting.get(client.fqdn, {})
         former = mine.get(message.direction)
+        if former is not None and former.message.peer != message.peer:
+            return RouteDirectionTransferResponse(Outcome.UNKNOWN), []
         if former is None and (len(mine) >= FOR_ONE or self._count >= CAPACITY):
             return RouteDirectionTransferResponse(Outcome.BUSY), []
         client.talks_to(message.peer)
         if former is None or former.message.generation < message.generation:
             lifetime = min(DIRECTION_LIFETIME, float(message.lifetime))
             self._keep(client, Waiting(message, domain, now + lifetime, client.location))
-        elif former.message.peer != message.peer:
-            return RouteDirectionTransferResponse(Outcome.UNKNOWN), []
         if client.online(now):
             return RouteDirectionTransferResponse(Outcome.OK), [TellClient(client.fqdn, message)]
         effects: list[Effect] = []
