@@ -28,9 +28,12 @@ from ntmobile.interfaces import (
     INotifierProvider,
 )
 from ntmobile.lab.supervision import ROOT
+from ntmobile.machines.signalling import Keys, hello, welcome
 from ntmobile.plugins.section import Section
 from ntmobile.servers.configuration import load_account_server, load_coordinator, load_relay
 from ntmobile.servers.realm import Realm
+from ntmobile.wire.codec import decode
+from ntmobile.wire.messages.realtime import KeepAlive
 
 DOCS = ROOT / "docs"
 #: The rules that this version keeps; those of stored data come with it.
@@ -138,6 +141,32 @@ def known_keys(plugin: Any) -> list[str]:
         assert listed is not None, str(problem)
         return [key for key in listed[1].split(", ") if key and key != "none"]
     raise AssertionError(f"{plugin.name} takes any key")
+
+
+class SignallingTests(SynchronousTestCase):
+    """The examples of the page on signalling are what is spoken."""
+
+    def vector(self, name: str) -> bytes:
+        """An example of the page, by the name that stands before it."""
+        page = (DOCS / "protocol" / "signalling.md").read_text(encoding="utf-8")
+        found = re.search(rf"^<!-- vector: {name} -->\n```text\n(.*?)^```$", page, re.M | re.S)
+        assert found is not None
+        return bytes.fromhex(found[1])
+
+    def test_start(self) -> None:
+        """Hello and welcome."""
+        index, key = bytes(range(0xD1, 0xD9)), bytes(range(32))
+        client, coordinator = bytes(range(16)), bytes(range(16, 32))
+        self.assertEqual(self.vector("hello"), hello(index, key, client))
+        self.assertEqual(self.vector("welcome"), welcome(index, key, client, coordinator))
+
+    def test_sealed(self) -> None:
+        """An envelope, sealed with the keys of that start."""
+        client, coordinator = bytes(range(16)), bytes(range(16, 32))
+        keys = Keys.of(bytes(range(32)), client, coordinator, is_client=False)
+        _, envelope = keys.opener.open(self.vector("sealed"))
+        self.assertEqual(envelope, self.vector("envelope"))
+        self.assertEqual(decode(envelope[5:]), KeepAlive(1_790_000_000_123, 25))
 
 
 class RuleTests(SynchronousTestCase):
