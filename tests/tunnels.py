@@ -218,6 +218,7 @@ class Internet:
     directions: list[tuple[Node, RouteDirection]] = field(factory=list)
     blocked: set[tuple[str, str]] = field(factory=set)
     partitioned: bool = False
+    late: dict[str, float] = field(factory=dict)
     _queue: list[tuple[float, int, Callable[[], None]]] = field(factory=list)
     _count: int = 0
 
@@ -370,7 +371,8 @@ class Internet:
                 relay_first=apart,
             )
             self.directions.append((node, direction))
-            self.at(self.now + self.dc_latency, self._delivery(node, direction))
+            delay = self.dc_latency + self.late.get(node.name, 0.0)
+            self.at(self.now + delay, self._delivery(node, direction))
 
     def _relay(self, key: bytes, side: int) -> Relay:
         return Relay("rs.dc1.ntm.example", (Endpoint.of(RS), Endpoint.of(RS6)), key, side)

@@ -339,7 +339,8 @@ class Association:
             times += [each.expires for each in self.directions if now < each.expires]
         else:
             times += [self._confirm_at, self._hint_check, self.liveness.next_timer()]
-            times += [self.probing.next_timer(), self._rekey_at(session, now)]
+            times += [self.probing.next_timer(), self.paths.next_timer(now)]
+            times.append(self._rekey_at(session, now))
             if not self.keys_wanted:
                 times.append(session.expires - constants.RENEWAL_MARGIN)
             unanswered = self.liveness.unanswered
@@ -418,4 +419,5 @@ class Association:
                 if path is self.paths.active or path.state is PathState.VALID:
                     self.tell(path, TunnelEnd(reason[:200]), now)
         self.ended, self.timer = True, NEVER
+        self.sessions.current = None
         self.effects.append(Ended(reason))

@@ -59,6 +59,8 @@ PROBE_RETRY: Final = 0.1
 PROBE_RETRY_LIMIT: Final = 1.6
 #: Probes of full size until a path counts as narrow (R23; ours).
 WIDE_ATTEMPTS: Final = 3
+#: An active path that is wide is tried again for full size after so long (ours).
+WIDE_CHECK: Final = 10.0
 #: A path that is narrow is tried again for full size after so long (ours).
 WIDE_INTERVAL: Final = 60.0
 #: A path that failed is not preferred to a working one for so long; doubles up to the limit (ours).

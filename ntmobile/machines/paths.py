@@ -26,6 +26,7 @@ from ntmobile.machines.constants import (
     SHUN_LIMIT,
     TRIAL,
     WIDE_ATTEMPTS,
+    WIDE_CHECK,
     WIDE_INTERVAL,
 )
 from ntmobile.machines.effects import Address
@@ -103,6 +104,11 @@ class Path:
         return max(PROBE_RETRY, 2 * (self.rtt or 0.0))
 
     @property
+    def answers(self) -> bool:
+        """Something authentic came from there, or it is a relay's: it is no victim (R17)."""
+        return self.heard is not None or self.relay is not None
+
+    @property
     def doubtful(self) -> bool:
         """It worked, and perhaps does no more."""
         asked = self.state is PathState.PROBING and self.proven is not None
@@ -119,7 +125,7 @@ class Path:
     def begin(self, now: float, probes: int | None = None) -> None:
         """Begin a series of probes at once; at most those granted where nothing ever answered."""
         self._left = REPROBES if probes is None else probes
-        if self.proven is None and self.relay is None:
+        if not self.answers:
             self._left = min(self._left, self.granted)
         self._wait, self._began, self._first = self.patience, now, True
         if self._left:
@@ -142,6 +148,11 @@ class Path:
     def widen(self, now: float) -> None:
         """Find out whether datagrams of full size go through: at once, unless it was just tried."""
         if not self.wide and now >= self.widened + WIDE_INTERVAL:
+            self.full_due, self._full_left, self.widened = now, WIDE_ATTEMPTS, now
+
+    def verify_width(self, now: float) -> None:
+        """Find out now and then whether datagrams of full size still go through."""
+        if self.wide and self.full_due is None and now >= self.widened + WIDE_CHECK:
             self.full_due, self._full_left, self.widened = now, WIDE_ATTEMPTS, now
 
     def narrow(self, now: float) -> None:
@@ -186,6 +197,8 @@ class Path:
         self.due, self.failed = None, now
         if self.state is not PathState.FAILED:
             self.state = PathState.FAILED
+            if self.proven is None:
+                return
             self.failures += 1
             self.shunned = now + min(SHUN * 2 ** min(self.failures - 1, 10), SHUN_LIMIT)
 
@@ -319,6 +332,16 @@ class PathSet:
         if self.active is not None and path.identifier == self.active.identifier:
             self.trial, self.trial_left = path, TRIAL
 
+    def correspondent_moved(self, path: Path, now: float) -> None:
+        """The correspondent said, on ``path``, that its addresses are others now.
+
+        So what comes on another than the active path is no late datagram, but its choice.
+        """
+        self._switched = float("-inf")
+        active = self.active
+        if active is not None and active is not path and active.state is PathState.VALID:
+            active.suspect(now)
+
     def choose(self, now: float) -> str | None:
         """Make the right path the active one; the reason if that is a change, else None."""
         active = self.active
@@ -355,6 +378,11 @@ class PathSet:
         if path.rtt is None or active.rtt is None:
             return False
         return path.rtt < BETTER_RATIO * active.rtt and path.rtt < active.rtt - BETTER_SECONDS
+
+    def next_timer(self, now: float) -> float | None:
+        """When :meth:`choose` may decide otherwise only because time passed."""
+        times = [p.shunned for p in self if p.state is PathState.VALID and p.shunned > now]
+        return min(times, default=None)
 
     def begin_on(self, path: Path, now: float) -> None:
         """Begin a session on this path."""

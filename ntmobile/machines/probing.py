@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from ntmobile.machines.constants import INNER_MTU, RECOVERY, REVIVAL
+from ntmobile.machines.constants import INNER_MTU, RECOVERY, REVIVAL, WIDE_CHECK
 from ntmobile.machines.paths import Path, PathSet, PathState
 from ntmobile.wire.codec import encode
 from ntmobile.wire.headers import HEADER_SIZE, TAG_SIZE
@@ -72,14 +72,15 @@ class Probing:
     def answer(self, path: Path, token: bytes, now: float) -> PathChallenge | PathResponse:
         """What to answer to a challenge that came on this path; never more than it."""
         unknown = path.due is not None or path.state is not PathState.VALID
-        allowed = path.proven is not None or path.relay is not None or path.granted > 0
-        if unknown and allowed and not path.waiting(now):
+        if unknown and not path.waiting(now):
             return self.challenge(path, now, answer=token)
         observed = Endpoint.of(path.remote) if path.relay is None else None
         return PathResponse(token, observed)
 
     def _refresh(self, path: Path, now: float) -> None:
         """Begin a series where one is due: to know standby paths, to win back lost ones."""
+        if path is self._paths.active:
+            path.verify_width(now)
         due = self._refreshed(path)
         if due is not None and now >= due:
             path.begin(now, 3 if path.state is PathState.VALID else 1)
@@ -100,6 +101,9 @@ class Probing:
     def next_timer(self) -> float | None:
         """When :meth:`due` has something."""
         result: float | None = None
+        active = self._paths.active
+        if active is not None and active.wide and active.full_due is None:
+            result = active.widened + WIDE_CHECK
         for path in self._paths:
             for due in (path.due, path.full_due, self._refreshed(path)):
                 if due is not None and (result is None or due < result):

@@ -188,6 +188,12 @@ class Tunnel:
             self._association.moved(addresses, refused, now)
             self._association.settle(now)
 
+    def too_big(self, remote: Address, now: float) -> None:
+        """The system refused a datagram of full size to this address: split from now on (R23)."""
+        for path in self._paths:
+            if path.remote == remote:
+                path.narrow(now)
+
     def renew(self, local: LocalIdentity) -> None:
         """A fresh own certificate, for handshakes from now on."""
         self._association.local = local
