@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "ntmobile.servers": ("wire", "machines", "protocols", "plugins", "servers"),
     "ntmobile.client": ("wire", "machines", "protocols", "plugins", "client"),
     "ntmobile.lab": ("lab",),
-    "ntmobile.demo": ("lab", "wire", "protocols", "plugins", "servers", "demo"),
+    "ntmobile.demo": ("lab", "wire", "protocols", "plugins", "servers", "client", "demo"),
     "ntmobile.commands": (
         "lab",
         "demo",

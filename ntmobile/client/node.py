@@ -169,6 +169,18 @@ class Node:
         self._watching = True
         self.registering.start()
 
+    async def rebind(self) -> None:
+        """Take new sockets, and go on from there as after a move.
+
+        For programs whose sockets the system took away while they slept.
+
+        :raises NotPermittedHere: no socket can be opened.
+        """
+        await self.traffic.sockets.reopen()
+        ports = ", ".join(map(str, self.traffic.sockets.ports.values()))
+        trace.note("network", f"UDP port {ports}")
+        self._moved(self.networks)
+
     async def stop(self) -> None:
         """End all tunnels, deregister, close."""
         if self._watching:
@@ -328,6 +340,9 @@ class Node:
         """At once and in parallel: register, probe, ask for directions (design, section 5)."""
         log.info("the network changed: {addresses}", addresses=", ".join(networks.addresses))
         trace.note("network", ", ".join(networks.addresses) or "none")
+        self._moved(networks)
+
+    def _moved(self, networks: LocalNetworks) -> None:
         addresses = self._took(networks)
         self.registering.network_changed()
         self.correspondence.network_changed(addresses, self._reactor.seconds())

@@ -109,9 +109,23 @@ class ClientSockets:
         except OSError as problem:
             self.failures[problem.strerror or "unknown"] += 1
 
+    async def reopen(self) -> None:
+        """Take new sockets, on other ports, in the place of those that are open.
+
+        :raises NotPermittedHere: there are none; those that were stay closed.
+        """
+        former, self._ports = self._ports, {}
+        try:
+            self.open()
+        finally:
+            await self._close(former)
+
     async def close(self) -> None:
         """Close both."""
         ports, self._ports = self._ports, {}
+        await self._close(ports)
+
+    async def _close(self, ports: dict[int, tuple[ClientPort, Any]]) -> None:
         for _, listening in ports.values():
             stopped = listening.stopListening()
             if stopped is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,17 +34,24 @@ class Event:
 class Following:
     """Gives the events of several logs in the order of their times.
 
-    :ivar files: log of JSON lines → the name of who writes it.
+    :ivar files: gives the logs of JSON lines, and the name of who writes each.
     """
 
-    files: Mapping[Path, str]
+    files: Callable[[], Mapping[Path, str]]
     _offsets: dict[Path, int] = field(factory=dict)
     _held: list[Event] = field(factory=list)
 
     def take(self, now: float) -> list[Event]:
         """The events that happened before ``now`` less :data:`HOLD`, and were not given yet."""
-        for file, owner in self.files.items():
+        for file, owner in self.files().items():
             self._held += self._read(file, owner)
+        return self._due(now)
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Events from elsewhere, to be given in their place."""
+        self._held += events
+
+    def _due(self, now: float) -> list[Event]:
         self._held.sort(key=lambda event: event.time)
         due = [event for event in self._held if event.time <= now - HOLD]
         self._held = self._held[len(due) :]

@@ -2,111 +2,129 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from enum import Enum
 from typing import Final
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from ntmobile.demo.following import Event
 
-#: Columns: the first lane, the way to the next, and the words beside the lanes.
-FIRST: Final = 11
+#: Columns: the first lane, the way to the next, and where a line ends.
+FIRST: Final = 9
 STEP: Final = 8
 WIDTH: Final = 80
 
-#: What a newcomer needs to know of each message of figure 2; what is not here is not shown.
+#: Each message of figure 2 with a word for a newcomer; what is not here is not drawn.
 MEANINGS: Final = {
-    "Registration Request": "where I am now",
-    "Registration Response": "where I see you",
-    "Direction Request": "a tunnel, please",
-    "Direction Response": "under way",
-    "NTM Information Request": "about CN?",
+    "Registration Request": "I am here",
+    "Registration Response": "noted",
+    "Direction Request": "to CN, please",
+    "Direction Response": "done",
+    "NTM Information Request": "CN?",
     "NTM Information Response": "",
-    "Relay Direction": "a tunnel to relay",
+    "Relay Direction": "a tunnel",
     "Relay Response": "ready",
     "Route Direction Transfer": "",
     "Route Direction Transfer Response": "",
-    "Route Direction": "",
+    "Route Direction": "go direct",
     "Route Direction Acknowledgement": "",
-    "Relay Tunnel Request": "here I am",
-    "Relay Tunnel Response": "",
+    "Relay Tunnel Request": "I am here",
+    "Relay Tunnel Response": "noted",
     "Tunnel Request": "handshake",
-    "Tunnel Response": "keys agreed",
+    "Tunnel Response": "keys",
 }
-#: What is written where the title is too long beside its lanes.
-SHORT: Final = {
-    "Route Direction Transfer Response": "Transfer Response",
-    "Route Direction Acknowledgement": "Acknowledgement",
+#: Steps of one program: what is written for them, before their own words.
+STEPS: Final = {
+    "network": "new address",
+    "lookup": "DNS",
+    "tunnel": "tunnel up",
+    "path": "now",
+    "goes on": "goes on",
 }
-#: Steps of one program.
-STEPS: Final = {"network": "moved", "lookup": "DNS", "tunnel": "tunnel up", "path": "path"}
-#: How often the same message between the same two is drawn.
-REPEATS: Final = 2
 
 
-@define
+class Style(Enum):
+    """What a line is about, for colours."""
+
+    SIGNALLING = "signalling"
+    TUNNEL = "tunnel"
+    STEP = "step"
+
+
+@frozen
 class Lane:
-    """A column. ``names``: whose messages it carries."""
+    """A column. ``name``: whose messages it carries."""
 
     title: str
     name: str
 
 
+@frozen
+class Line:
+    """A line of the ladder."""
+
+    text: str
+    style: Style
+
+
 @define
 class Ladder:
-    """Draws events as lines.
+    """Draws events as lines: the first of each kind between the same two, and counts the others.
 
-    :ivar lanes: from left to right. :ivar start: unix seconds that times are counted from; the
-        first event's, if there is none.
+    :ivar lanes: from left to right.
+    :ivar start: unix seconds that times are counted from; None: those of the first event.
+    :ivar repeated: messages that were not drawn.
     """
 
     lanes: Sequence[Lane]
     start: float | None = None
-    _seen: Counter[tuple[str, str, str]] = field(factory=Counter)
+    repeated: int = 0
+    _seen: set[tuple[str, str, str, str]] = field(factory=set)
 
     def begin(self, start: float | None = None) -> None:
         """A new picture."""
         self.start = start
+        self.repeated = 0
         self._seen.clear()
 
     def heading(self) -> str:
         """The names of the lanes."""
-        line = "ms".rjust(FIRST - 3).ljust(FIRST)
+        line = "ms".rjust(FIRST - 2)
         for number, lane in enumerate(self.lanes):
             centre = FIRST + STEP * number
             line = line.ljust(centre - len(lane.title) // 2) + lane.title
         return line
 
-    def draw(self, event: Event) -> str | None:
+    def draw(self, event: Event) -> Line | None:
         """A line for an event; None where it has no place here."""
         places = {lane.name: number for number, lane in enumerate(self.lanes)}
         here, there = places.get(event.sender), places.get(event.receiver)
-        if here is None:
+        message = bool(event.receiver)
+        if here is None or event.message not in (MEANINGS if message else STEPS):
             return None
-        if not event.receiver:
-            if event.message not in STEPS:
-                return None
-            return self._line(event, self._mark(here), self._step(event))
-        if there is None or event.message not in MEANINGS:
+        if message and there is None:
             return None
-        key = (event.sender, event.receiver, event.message)
-        self._seen[key] += 1
-        if self._seen[key] > REPEATS:
+        key = (event.sender, event.receiver, event.message, "" if message else event.detail)
+        if key in self._seen:
+            self.repeated += message
             return None
+        self._seen.add(key)
+        if there is None:
+            return self._line(event, self._mark(here), _step(event), Style.STEP)
         through = next((places[one] for one in places if one in event.detail.split()), None)
-        return self._line(event, self._arrow(here, there, through), self._words(event))
+        style = Style.TUNNEL if event.message.startswith("Tunnel") else Style.SIGNALLING
+        return self._line(event, self._arrow(here, there, through), self._words(event), style)
 
-    def _line(self, event: Event, lanes: str, words: str) -> str:
+    def _line(self, event: Event, lanes: str, words: str, style: Style) -> Line:
         if self.start is None:
             self.start = event.time
-        moment = f"{(event.time - self.start) * 1000:.1f}".rjust(FIRST - 3)
-        return f"{moment}   {lanes}  {words}"[:WIDTH].rstrip()
+        moment = f"{(event.time - self.start) * 1000:.1f}".rjust(FIRST - 2)
+        return Line(f"{moment}  {lanes}  {words}"[:WIDTH].rstrip(), style)
 
     def _blank(self) -> list[str]:
         line = [" "] * (STEP * (len(self.lanes) - 1) + 1)
-        for number in range(len(self.lanes)):
-            line[STEP * number] = "|"
+        line[::STEP] = "|" * len(self.lanes)
         return line
 
     def _mark(self, lane: int) -> str:
@@ -117,8 +135,7 @@ class Ladder:
     def _arrow(self, here: int, there: int, through: int | None) -> str:
         line = self._blank()
         low, high = sorted((STEP * here, STEP * there))
-        for column in range(low + 1, high):
-            line[column] = "-"
+        line[low + 1 : high] = "-" * (high - low - 1)
         if through is not None and low < STEP * through < high:
             line[STEP * through] = "o"
         if here < there:
@@ -128,13 +145,18 @@ class Ladder:
         return "".join(line)
 
     def _words(self, event: Event) -> str:
-        title = SHORT.get(event.message, event.message)
         meaning = MEANINGS[event.message]
-        if event.message == "Route Direction":
-            meaning = event.detail
-        shown = f"{title}: {meaning}" if meaning else title
+        if event.sender in [lane.name for lane in self.lanes[2:]]:
+            meaning = meaning.replace("CN", "MN")
+        if event.message == "Route Direction" and "relay" in event.detail:
+            meaning = "use the relay"
         room = WIDTH - FIRST - STEP * (len(self.lanes) - 1) - 3
-        return shown if len(shown) <= room else title
+        shown = f"{event.message}: {meaning}"
+        return shown if meaning and len(shown) <= room else event.message
 
-    def _step(self, event: Event) -> str:
-        return f"{STEPS[event.message]}: {event.detail}"
+
+def _step(event: Event) -> str:
+    if event.message == "network" and event.detail == "none":
+        return "leaves its network"
+    # "DOMAIN is at ADDRESS" is a word too long for its place.
+    return f"{STEPS[event.message]}: {event.detail.replace(' is at ', ' at ')}"

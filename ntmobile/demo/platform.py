@@ -45,13 +45,14 @@ class Platform:
     :ivar sites: of the servers.
     :ivar lookup: how DCs find each other: the lines of their ``[lookup]``.
     :ivar settings: lines that each device's ``node.toml`` gets.
+    :ivar told_dc: devices are told where their DC is, for there is no DNS.
     :ivar services: programs that run, by place.
     """
 
     directory: Path
     places: Mapping[str, Place]
     sites: Mapping[str, Site]
-    lookup: str
+    lookup: str = '[lookup]\nplugin = "dns"\n'
     settings: str = ""
     told_dc: bool = False
     services: dict[str, Program] = field(factory=dict)
@@ -95,12 +96,13 @@ class Platform:
             "rs1": ("ntm-relay", realm / "relays" / "rs1.toml"),
         }
         for name, (plugin, file) in configurations.items():
-            await self._start(name, twistd(plugin, "--config", file))
+            await self.start(name, twistd(plugin, "--config", file))
         for name in ("dc1", "dc2"):
             await self.services[name].wait_for("linked to the account server")
         await self.services["rs1"].wait_for("registered with")
 
-    async def _start(self, name: str, argv: Sequence[str]) -> None:
+    async def start(self, name: str, argv: Sequence[str]) -> None:
+        """Start a service that traces, at the place of that name."""
         started = await self.places[name].spawn(list(argv), name=name, env=_ENVIRONMENT)
         self.services[name] = started
 
@@ -125,7 +127,7 @@ class Platform:
     async def start_agents(self) -> None:
         """Both agents: ``ntm up``; returns when they are registered."""
         for device in DEVICES:
-            await self._start(device, twistd("ntm-client", "--state", self.state(device)))
+            await self.start(device, twistd("ntm-client", "--state", self.state(device)))
         for device in DEVICES:
             await self.services[device].wait_for("registered; ")
             await self.services[device].wait_for("the virtual network is open")
@@ -137,3 +139,7 @@ class Platform:
     def logs(self) -> dict[Path, str]:
         """The services' logs, and whose they are."""
         return {program.stdout: NAMES[name] for name, program in self.services.items()}
+
+    async def ended(self) -> list[Program]:
+        """The services that should run, and do not."""
+        return [one for one in self.services.values() if await one.status() is not None]

@@ -17,6 +17,8 @@ from ntmobile.lab import kernel
 from ntmobile.lab.process import eventually
 from ntmobile.lab.supervision import LabError
 
+#: The directory of the demo's own programs.
+PROGRAMS: Final = Path(__file__).parent / "programs"
 _TWISTD: Final = "from twisted.scripts.twistd import run; run()"
 _NTM: Final = "from ntmobile.commands.main import main; main()"
 
@@ -92,6 +94,10 @@ class LocalProgram:
         if self._process.poll() is None:
             self._process.terminate()
         return await self.exited(timeout)
+
+    def signal(self, number: int) -> None:
+        """Send a signal; no error if it has ended."""
+        self._process.send_signal(number)
 
     async def exited(self, timeout: float = 10.0) -> int:
         """Wait for its end; give the exit status."""

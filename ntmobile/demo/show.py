@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Awaitable, Callable
-from itertools import pairwise
-from pathlib import Path
 from typing import Final
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
 
-from ntmobile.demo.following import HOLD, Following
-from ntmobile.demo.ladder import Ladder, Lane
+from ntmobile.demo.counting import Counting
+from ntmobile.demo.following import HOLD, Event, Following
+from ntmobile.demo.ladder import WIDTH, Ladder, Lane, Style
 from ntmobile.demo.platform import CN, DC_CN, DC_MN, MN, RS, Platform
-from ntmobile.demo.program import Program, python
-from ntmobile.demo.world import World
+from ntmobile.demo.world import Act, World
 from ntmobile.lab.process import eventually, pause
 from ntmobile.lab.supervision import LabError
 
@@ -28,153 +28,210 @@ LANES: Final = (
     Lane("RS", RS),
     Lane("CN", CN),
 )
-#: The counter's port on the laptop.
-PORT: Final = 7007
-#: Seconds of quiet after which an act is over.
-SETTLED: Final = 0.6
-COUNTER: Final = Path(__file__).parent / "programs" / "counter.py"
+CAST: Final = (
+    ("MN", MN, "the mobile node: alice's phone"),
+    ("CN", CN, "its correspondent: bob's laptop"),
+    ("DC-MN", DC_MN, "coordinates alice's devices"),
+    ("DC-CN", DC_CN, "coordinates bob's devices"),
+    ("RS", RS, "relays where nothing else works"),
+)
+#: Seconds without a message after which an act is over, and for which an act lasts at least.
+QUIET: Final = 0.5
+LEAST: Final = 1.5
+#: Seconds in which a connection must go on after a move.
+PATIENCE: Final = 20.0
+
+#: Prints a line in a style, or plainly.
+Say = Callable[[str, Style | None], None]
 
 
-@define
-class Counting:
-    """The ordinary program's two ends."""
+@frozen
+class Handover:
+    """A move and the pause that it made, in seconds. ``way``: the phone's path afterwards."""
 
-    server: Program
-    client: Program
-
-    def arrivals(self) -> list[tuple[int, float]]:
-        """Number and unix time of each answer."""
-        found = []
-        for line in self.client.output().splitlines():
-            number, _, moment = line.partition(" ")
-            if number.isdigit() and moment:
-                found.append((int(number), float(moment)))
-        return found
-
-    def gap(self, since: float) -> float:
-        """The longest time between two answers, in seconds, from a moment on."""
-        moments = [moment for _, moment in self.arrivals() if moment >= since - 0.5]
-        return max((after - before for before, after in pairwise(moments)), default=0.0)
-
-    def connections(self) -> int:
-        """How many the server saw."""
-        return self.server.output().count("connection from")
+    what: str
+    gap: float
+    way: str
 
 
 @define(eq=False)
 class Show:
     """Plays it.
 
-    :ivar say: prints a line.
+    :ivar failed: called with what went wrong while messages were drawn.
     """
 
     reactor: ReactorBase
     world: World
-    say: Callable[[str], None]
-    ladder: Ladder = field(factory=lambda: Ladder(LANES))
-    _platform: Platform = field(init=False)
-    _following: Following = field(init=False)
-    _drawing: LoopingCall = field(init=False)
+    _say: Say
+    failed: Callable[[Failure], None]
+    platform: Platform | None = field(default=None, init=False)
+    _ladder: Ladder = field(factory=lambda: Ladder(LANES), init=False)
+    _following: Following = field(factory=lambda: Following(dict), init=False)
+    _drawing: LoopingCall | None = field(default=None, init=False)
+    _counting: Counting | None = field(default=None, init=False)
     _drawn: float = field(default=0.0, init=False)
+    _events: list[Event] = field(factory=list, init=False)
 
     @property
-    def clock(self) -> IReactorTime:
-        """For waits."""
+    def _clock(self) -> IReactorTime:
         return IReactorTime(self.reactor)
 
-    async def play(self) -> None:
-        """All acts."""
-        await self._set_up()
-        counting = await self._first_contact()
-        before = time.time()
-        await self._act(
-            "2. The phone leaves the campus for home, behind another NAT",
-            counting,
-            self.world.move_phone,
-        )
-        await self._act(
-            "3. Both move at once: the phone into a mobile network, the laptop to a cafe",
-            counting,
-            self.world.move_both,
-        )
-        self.say(
-            f"gap since {counting.gap(before) * 1000:.0f} ms, {counting.connections()} connections"
-        )
+    def say(self, line: str = "", style: Style | None = None) -> None:
+        """Print a line."""
+        self._say(line, style)
 
-    async def _set_up(self) -> None:
-        await self._step("networks, NATs and hosts", self._build())
-        await self._step("a realm: authority, certificates, users", self._make_realm())
-        await self._step("servers: AS, two DCs, RS", self._platform.start_servers())
-        await self._step("ntm enroll: phone and laptop", self._platform.enroll())
-        await self._step("ntm up: phone and laptop", self._platform.start_agents())
+    async def play(self) -> None:
+        """All acts. :raises LabError: something did not go as it must; the text has the log."""
+        platform = await self._set_up()
+        up, first, phone, both = self.world.acts
+        await self._come_up(up, platform)
+        counting, set_up = await self._first_contact(first, platform)
+        moves = [
+            await self._move(3, phone, counting, self.world.move_phone),
+            await self._move(4, both, counting, self.world.move_both),
+        ]
+        self._summary(counting, set_up, moves)
+        self.stop()
+
+    def stop(self) -> None:
+        """Draw no more."""
+        if self._drawing is not None and self._drawing.running:
+            self._drawing.stop()
+
+    # -- before the first act
+
+    async def _set_up(self) -> Platform:
+        began = time.monotonic()
+        await self._step(self.world.networks, self._build())
+        platform = self.platform
+        assert platform is not None
+        await self._step("ntm realm: an authority, certificates, two users", self._make_realm())
+        await self._step("twistd: an AS, two DCs, an RS", platform.start_servers())
+        await self._step("ntm enroll: a phone for alice, a laptop for bob", platform.enroll())
+        self.say(f"  {'all together':<66}{time.monotonic() - began:5.1f} s")
+        self.say()
+        for title, name, words in CAST:
+            self.say(f"  {title:<7}{name:<30}{words}")
+        return platform
 
     async def _step(self, what: str, work: Awaitable[None]) -> None:
         began = time.monotonic()
         await work
-        self.say(f"  {what:<52} {time.monotonic() - began:5.2f} s")
+        self.say(f"  {what + ' ':.<66}{time.monotonic() - began:5.1f} s")
 
     async def _build(self) -> None:
-        self._platform = await self.world.build()
+        self.platform = await self.world.build()
 
     async def _make_realm(self) -> None:
-        self._platform.make_realm()
+        assert self.platform is not None
+        self.platform.make_realm()
 
-    async def _first_contact(self) -> Counting:
-        self._following = Following(self._platform.logs())
-        self._following.take(time.time() + 1)
+    # -- acts
+
+    def _begin(self, number: int, act: Act, start: float | None) -> None:
+        self.say()
+        self.say(f"{number}. {act.title}", Style.STEP)
+        for line in textwrap.wrap(act.words, WIDTH - 3):
+            self.say(f"   {line}")
+        self.say()
+        self._ladder.begin(start)
+        self.say(self._ladder.heading())
+
+    async def _come_up(self, act: Act, platform: Platform) -> None:
+        self._following = Following(platform.logs)
+        self._following.take(time.time() + 1)  # what was before is of no interest
         self._drawing = LoopingCall(self._draw)
-        self._drawing.start(0.05)
-        self.say("")
-        self.say("1. A program on the phone connects to a name")
-        self.ladder.begin()
-        self.say(self.ladder.heading())
-        platform = self._platform
-        argv = python(COUNTER, "serve", str(PORT))
-        server = await platform.places["laptop"].spawn(
-            platform.exec("laptop", *argv), name="counter-server"
-        )
-        await server.wait_for("^ready$")
-        argv = python(COUNTER, "count", CN, str(PORT))
-        client = await platform.places["phone"].spawn(
-            platform.exec("phone", *argv), name="counter-client"
-        )
-        await client.wait_for("^connected$")
-        counting = Counting(server, client)
-        await self._settled()
-        return counting
+        self._begin(1, act, None)
+        self._drawing.start(0.03).addErrback(self.failed)
+        began = time.monotonic()
+        await self.world.start_devices(platform)
+        await self._settle(began)
 
-    async def _act(
-        self, title: str, counting: Counting, move: Callable[[], Awaitable[str]]
-    ) -> None:
-        self.say("")
-        self.say(title)
-        self.say(self.ladder.heading())
-        self.ladder.begin(time.time())
-        before = len(counting.arrivals())
-        began = time.time()
+    async def _first_contact(self, act: Act, platform: Platform) -> tuple[Counting, float]:
+        """The tunnel is made by the program's first use of the name; gives the seconds it took."""
+        self._begin(2, act, None)
+        began = time.monotonic()
+        counting = self._counting = await self.world.start_counting(platform)
+        await self._settle(began)
+        self._end(counting)
+        return counting, self._set_up_time()
+
+    async def _move(
+        self, number: int, act: Act, counting: Counting, move: Callable[[], Awaitable[None]]
+    ) -> Handover:
+        began, start = time.monotonic(), time.time()
+        self._begin(number, act, start)
         await move()
         moved = time.time()
 
         async def goes_on() -> bool:
             if await counting.client.status() is not None:
                 raise LabError(f"the connection broke\n{counting.client.tail()}")
-            return any(moment > moved + 0.2 for _, moment in counting.arrivals()[before:])
+            return counting.last > moved + 0.2
 
-        await eventually(self.clock, goes_on, timeout=20.0, what=counting.client.tail)
-        await self._settled()
-        self.say(f"  gap {counting.gap(began) * 1000:.0f} ms")
+        what = f"the connection goes on\n{counting.client.tail()}"
+        await eventually(self._clock, goes_on, timeout=PATIENCE, what=what)
+        await self._settle(began)
+        gap = counting.gap(start, time.time())
+        self._end(counting, gap)
+        ways = [
+            one.detail
+            for one in self._events
+            if one.sender == MN and one.message in ("tunnel", "path")
+        ]
+        return Handover(act.title, gap, ways[-1] if ways else "")
 
-    async def _settled(self) -> None:
+    async def _settle(self, began: float) -> None:
+        """Until no more messages come."""
+
         async def quiet() -> bool:
-            return time.monotonic() - self._drawn > SETTLED
+            now = time.monotonic()
+            return now - self._drawn > QUIET and now - began > LEAST
 
         self._drawn = time.monotonic()
-        await eventually(self.clock, quiet, timeout=10.0, what="quiet")
-        await pause(self.clock, HOLD)
+        await eventually(self._clock, quiet, timeout=10.0, what="the messages end")
+        await pause(self._clock, HOLD)
+
+    def _end(self, counting: Counting, gap: float | None = None) -> None:
+        if self._ladder.repeated:
+            self.say(f"{'':{WIDTH - 37}}+ {self._ladder.repeated} repeated messages, not drawn")
+        paused = "" if gap is None else f", longest pause {gap * 1000:.0f} ms"
+        self.say(
+            f"   The program: {counting.connections} connection, "
+            f"{counting.answers} answers so far{paused}."
+        )
 
     def _draw(self) -> None:
+        if self._counting is not None:
+            self._following.add(self._counting.read())
         for event in self._following.take(time.time()):
-            line = self.ladder.draw(event)
+            self._events.append(event)
+            line = self._ladder.draw(event)
             if line is not None:
                 self._drawn = time.monotonic()
-                self.say(line)
+                self.say(line.text, line.style)
+
+    def _set_up_time(self) -> float:
+        asked = min(one.time for one in self._events if one.message == "Direction Request")
+        return max(one.time for one in self._events if one.message == "tunnel") - asked
+
+    # -- after the last act
+
+    def _summary(self, counting: Counting, set_up: float, moves: list[Handover]) -> None:
+        order = "in order" if counting.in_order else "NOT in order"
+        rows = [("tunnel", f"{set_up * 1000:.0f} ms", "from the question until both ends had it")]
+        rows += [
+            ("handover", f"{move.gap * 1000:.0f} ms", f"pause in act {number}; then {move.way}")
+            for number, move in enumerate(moves, start=3)
+        ]
+        told = f"answers over {counting.protocol}, {order}, {counting.lost or 'none'} lost"
+        rows.append(("program", str(counting.answers), f"{told}, {counting.sent}"))
+        rows.append(("connections", str(counting.connections), "nothing reconnected"))
+        self.say()
+        self.say("Summary", Style.STEP)
+        for title, number, words in rows:
+            self.say(f"  {title:<13}{number:>7}  {words}")
+        intact = counting.in_order and not (counting.lost and counting.protocol == "TCP")
+        if counting.connections != 1 or not intact:
+            raise LabError(f"the connection did not go on\n{counting.server.tail()}")

@@ -147,14 +147,15 @@ class Supervision:
 
 
 _PROBE = """
-import os, sys
+import errno, os, sys
 from ntmobile.lab import kernel, namespaces
 try:
     namespaces.enter_user_namespace()
     kernel.unshare(kernel.CLONE_NEWNET | kernel.CLONE_NEWNS)
     kernel.keep_capabilities_over_exec()
 except OSError as problem:
-    sys.exit(str(problem))
+    full = problem.errno == errno.ENOSPC
+    sys.exit("the limit user.max_user_namespaces is reached" if full else str(problem))
 os.execvp("sh", ["sh", "-ec", sys.argv[1]])
 """
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import IO, Any, Final, cast
 
 from attrs import frozen
-from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogBeginner
 from twisted.python import usage
 from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
@@ -160,6 +160,16 @@ def _traceback(event: LogEvent) -> list[str]:
     if not isinstance(failure, Failure):
         return []
     return [f"    {line}" for line in failure.getTraceback().rstrip().splitlines()]
+
+
+def begin_logging(stream: IO[str] = sys.stderr) -> None:
+    """Log as ``NTM_LOG`` says, in a program that ``twistd`` does not run.
+
+    :raises ConfigurationError: a word there is wrong.
+    """
+    settings = LogSettings.read()
+    trace.switch.on = settings.trace
+    globalLogBeginner.beginLoggingTo([settings.observer(stream)], redirectStandardIO=False)
 
 
 class LogOptions(usage.Options):

@@ -1,7 +1,7 @@
 """The DNS of the demo: a resolver that knows which coordinator serves which domain, and asks it.
 
-``python -m ntmobile.demo.programs.resolver ADDRESS DOMAIN=SERVER ...`` stands for the resolver of an access
-network and the delegations above it. Every answer is the coordinators' own.
+``python -m ntmobile.demo.programs.resolver ADDRESS DOMAIN=SERVER ...`` stands for the resolver of
+an access network and the delegations above it. Every answer is the coordinators' own.
 """
 
 from __future__ import annotations
