@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from ntmobile.lab.node import Lab, Node
+from ntmobile.lab.node import Node
 from ntmobile.lab.supervision import ROOT, SEARCH_PATH
 from tests.console import Session, Typed
 from tests.lab.case import LabTestCase
@@ -25,6 +25,18 @@ def shim(argv: list[str]) -> str:
     return f'#!/bin/sh\nexec {quoted} "$@"\n'
 
 
+def prepare_programs(host: Node) -> str:
+    """Give a machine ``ntm`` and ``twistd``, installed or not; the PATH to find them."""
+    place = host.home / "bin"
+    place.mkdir()
+    twistd = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+    for name, argv in (("ntm", NTM), ("twistd", twistd)):
+        if not Path(sys.executable).with_name(name).exists():
+            (place / name).write_text(shim(argv))
+            (place / name).chmod(0o755)
+    return f"{SEARCH_PATH}:{place}"
+
+
 class TypedTests(LabTestCase):
     """Pages are typed into the shell of a machine of their own, so that no port is in the way."""
 
@@ -36,26 +48,18 @@ class TypedTests(LabTestCase):
             if shutil.which(program, path=SEARCH_PATH) is None:
                 raise SkipTest(f"the page {name} needs the command {program}")
         session = Session.read(DOCS / name)
-        lab = self.new_lab()
-        host = await lab.add(Node, "machine")
-        output = await self.typed(lab, host, session)
+        host = await self.new_lab().add(Node, "machine")
+        output = await self.typed(host, session)
         differences = session.differences(output)
         if differences:
             self.fail("\n".join(differences))
 
-    async def typed(self, lab: Lab, host: Node, session: Session) -> str:
+    async def typed(self, host: Node, session: Session) -> str:
         """The output of the session's script."""
-        place = host.home / "bin"
-        place.mkdir()
-        twistd = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
-        for name, argv in (("ntm", NTM), ("twistd", twistd)):
-            if not Path(sys.executable).with_name(name).exists():
-                (place / name).write_text(shim(argv))
-                (place / name).chmod(0o755)
         script = host.home / "session.sh"
         script.write_text(session.script())
-        path = f"{SEARCH_PATH}:{place}"
-        process = await host.spawn(["bash", str(script)], env={"PATH": path, "COLUMNS": "80"})
+        environment = {"PATH": prepare_programs(host), "COLUMNS": "80"}
+        process = await host.spawn(["bash", str(script)], env=environment)
         await process.exited(PATIENCE)
         return process.output()
 
