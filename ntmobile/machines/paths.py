@@ -106,7 +106,8 @@ class Path:
     @property
     def answers(self) -> bool:
         """Something authentic came from there, or it is a relay's: it is no victim (R17)."""
-        return self.heard is not None or self.relay is not None
+        known = self.heard is not None or self.proven is not None
+        return known or self.relay is not None
 
     @property
     def doubtful(self) -> bool:
@@ -338,9 +339,10 @@ class PathSet:
         So what comes on another than the active path is no late datagram, but its choice.
         """
         self._switched = float("-inf")
-        active = self.active
-        if active is not None and active is not path and active.state is PathState.VALID:
-            active.suspect(now)
+        for known in self:
+            direct = known.relay is None or known is self.active
+            if direct and known is not path and known.state is PathState.VALID:
+                known.suspect(now)
 
     def choose(self, now: float) -> str | None:
         """Make the right path the active one; the reason if that is a change, else None."""

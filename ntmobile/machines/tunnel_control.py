@@ -92,6 +92,7 @@ class Control:
             return
         self._offer = message.generation
         association = self._association
+        association.paths.correspondent_moved(path, now)
         heard = {each.remote[0] for each in association.paths if each.heard is not None}
         candidates = offered(message.candidates, heard, association.addresses, association.refused)
         for remote in candidates:
