@@ -170,6 +170,11 @@ class SessionTable:
             session.conversation.handle_timer(now)
             self._settle(session)
 
+    def tick(self, now: float) -> None:
+        """Forget who is no longer rationed; to be called every few seconds."""
+        self.hellos.expire(now)
+        self.hints.expire(now)
+
     def next_timer(self) -> float | None:
         """When :meth:`handle_timer` may have something to do."""
         return self._timers[0][0] if self._timers else None

@@ -275,6 +275,7 @@ class Domain:
         self.direction.handle_timer(now)
         self.waiting.handle_timer(now)
         self.orders.handle_timer(now)
+        self.signalling.table.tick(now)
         for fqdn, early in list(self._early.items()):
             while early and now - early[0][0] >= OVERTAKEN:
                 early.popleft()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -53,11 +54,9 @@ class Endpoint(msgspec.Struct, frozen=True, array_like=True):
         An IPv4 address that a socket of both families shows as ``::ffff:192.0.2.1`` is IPv4.
         """
         try:
-            ip = ipaddress.ip_address(address[0].partition("%")[0])
+            return cls(_packed(address[0]), address[1])
         except ValueError:
             raise MalformedMessage(f"not a numeric address: {address[0]!r}") from None
-        mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-        return cls(ip.packed if mapped is None else mapped.packed, address[1])
 
     @property
     def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -72,6 +71,13 @@ class Endpoint(msgspec.Struct, frozen=True, array_like=True):
     def pair(self) -> Address:
         """Numeric host text and port."""
         return str(self.ip), self.port
+
+
+@lru_cache(maxsize=8192)  # a datagram's source is asked for several times
+def _packed(host: str) -> bytes:
+    ip = ipaddress.ip_address(host.partition("%")[0])
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return ip.packed if mapped is None else mapped.packed
 
 
 Endpoints = Annotated[tuple[Endpoint, ...], Meta(max_length=8)]
