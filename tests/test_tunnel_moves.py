@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tunnels import Internet, Nat, Node
@@ -29,7 +31,7 @@ class AgainTests(SynchronousTestCase):
     def gap(self, node: Node, since: float) -> float:
         """The longest time without a packet, in seconds, since then."""
         times = [since, *(time for time, _ in node.received if time > since), self.internet.now]
-        return max(after - before for before, after in zip(times, times[1:], strict=False))
+        return max(after - before for before, after in pairwise(times))
 
     def translated(self) -> None:
         """Move the device behind a NAT it was never behind."""
