@@ -296,6 +296,20 @@ class DeclarationTests(SynchronousTestCase):
         self.assertEqual(len({each.title for each in DECLARED}), len(DECLARED))
         self.assertEqual({each.transport for each in DECLARED}, {"udp", "link", "inner", "tunnel"})
 
+    def test_secrets_are_not_shown(self) -> None:
+        """R6: no message shows keys or passwords, should it be logged."""
+        secret = {"password", "cache_key", "key", "keys", "temporal_key"}
+        met = set()
+        for declaration in DECLARED:
+            message = largest_message(declaration.type)
+            for holder in (message, getattr(message, "relay", None)):
+                for name in secret & set(getattr(holder, "__struct_fields__", ())):
+                    met.add(name)
+                    value = getattr(holder, name)
+                    for each in value if isinstance(value, tuple) else (value,):
+                        self.assertNotIn(repr(each).strip("b'"), repr(message))
+        self.assertEqual(met, secret)
+
     def test_bounded(self) -> None:
         """R11: every text, byte string and tuple of every message has an upper bound."""
         seen: set[object] = set()

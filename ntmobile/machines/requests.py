@@ -69,7 +69,7 @@ class Envelope:
     :ivar attempt: the how manieth transmission of a request it is; 0 for an answer.
     """
 
-    data: bytes
+    data: bytes = field(repr=False)
     remote: Address | None
     attempt: int = 0
 
@@ -78,7 +78,7 @@ class Envelope:
 class _Pending:
     """A request of ours that is not answered yet."""
 
-    data: bytes
+    data: bytes = field(repr=False)  # it may carry keys (R6)
     tag: object
     remote: Address | None
     asked: float
@@ -93,7 +93,7 @@ class _Known:
     """A request of the other end, until it is forgotten; ``answer`` is None before it is given."""
 
     until: float
-    answer: bytes | None = None
+    answer: bytes | None = field(default=None, repr=False)
 
 
 @define

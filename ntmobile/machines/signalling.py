@@ -112,7 +112,7 @@ class CoordinatorSession:
     """
 
     index: bytes
-    key: bytes
+    key: bytes = field(repr=False)
     _random: Callable[[int], bytes]
     conversation: Conversation | None = None
     remotes: tuple[Address, ...] = ()
@@ -239,7 +239,7 @@ class ClientSession:
     """
 
     index: bytes
-    key: bytes
+    key: bytes = field(repr=False)
     remotes: tuple[Address, ...]
     _random: Callable[[int], bytes]
     conversation: Conversation = field(init=False)

@@ -42,6 +42,7 @@ class Signalling:
         self._clock = clock
         self._tell = tell
         self._ports: dict[bool, SignallingPort] = {}
+        self._flushing = False
         self._timer = MachineTimer(clock, self._wake)
 
     def port(self, *, ipv6: bool) -> SignallingPort:
@@ -64,13 +65,25 @@ class Signalling:
 
         :param port: where the datagram of ``asker`` came in; what goes to him leaves there.
         """
-        while effects := self.table.effects():
-            for effect in effects:
-                if isinstance(effect, Transmit):
-                    self._send(effect, port if effect.remote == asker else None)
-                else:
-                    self._tell(effect)
+        if self._flushing:
+            return  # whoever is told of an event may call this; it is gone on with below
+        self._flushing = True
+        try:
+            while effects := self.table.effects():
+                for effect in effects:
+                    if isinstance(effect, Transmit):
+                        self._send(effect, port if effect.remote == asker else None)
+                    else:
+                        self._told(effect)
+        finally:
+            self._flushing = False
         self._timer.set(self.table.next_timer())
+
+    def _told(self, event: Event) -> None:
+        try:
+            self._tell(event)
+        except Exception:  # a fault of ours in one client's matter is not the others'
+            log.failure("an event of a session was not served")
 
     def stop(self) -> None:
         """No timers any more."""

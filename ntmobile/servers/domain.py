@@ -7,10 +7,9 @@ out through the :class:`Outside` that the service provides.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, Protocol
 
-import msgspec
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -18,7 +17,7 @@ from twisted.logger import Logger
 
 from ntmobile.errors import AuthenticationError, NotRegistered, NTMobileError, UnknownName
 from ntmobile.interfaces import INotifier, StoredClient
-from ntmobile.machines.clients import NOWHERE, Client, ClientTable, Policy
+from ntmobile.machines.clients import Client, ClientTable, Policy
 from ntmobile.machines.directing import (
     AskCoordinator,
     DirectRelay,
@@ -36,6 +35,7 @@ from ntmobile.machines.session_table import ClientAnswered, ClientAsked, ClientH
 from ntmobile.machines.waiting import WaitingDirections
 from ntmobile.protocols import trace
 from ntmobile.protocols.signalling import Event, Signalling
+from ntmobile.servers.storing import from_store, to_store
 from ntmobile.wire import names
 from ntmobile.wire.certificates import DeviceCertificate, TrustStore
 from ntmobile.wire.codec import Message
@@ -48,7 +48,6 @@ from ntmobile.wire.messages.coordination import (
     RevocationNotice,
     RouteDirectionTransfer,
 )
-from ntmobile.wire.messages.fields import Location
 from ntmobile.wire.messages.realtime import (
     Acknowledgement,
     Deregistration,
@@ -74,9 +73,6 @@ log = Logger()
 TICK: Final = 1.0
 #: Direction Requests of a client that overtook its registration.
 EARLY: Final = 64
-_LOCATION: Final = msgspec.msgpack.Decoder(Location)
-_POLICY: Final = msgspec.msgpack.Decoder(tuple[tuple[str, ...], tuple[str, ...], int])
-_NAMES: Final = msgspec.msgpack.Decoder(tuple[str, ...])
 #: Seconds for which a client is told to end tunnels, until it registers again.
 ORDERED: Final = 30.0
 #: Seconds in which a registration follows the Direction Request that overtook it.
@@ -171,17 +167,11 @@ class Domain:
             self.removed.add(stored.fqdn)
             return
         try:
-            certificate = DeviceCertificate.parse(stored.certificate)
-            location = _LOCATION.decode(stored.location) if stored.location else NOWHERE
-            policy = Policy(*_POLICY.decode(stored.policy))
-            peers = _NAMES.decode(stored.correspondents) if stored.correspondents else ()
-        except (NTMobileError, msgspec.MsgspecError) as problem:
+            client = from_store(stored, now + stored.expires - at)
+        except NTMobileError as problem:
             log.warn("forgot {fqdn}: {problem}", fqdn=stored.fqdn, problem=str(problem))
             self.removed.add(stored.fqdn)
             return
-        client = Client(certificate, stored.index, now + stored.expires - at, policy, location)
-        client.order = stored.order
-        client.correspondents = dict.fromkeys(peers)
         self.clients.add(client)
         self.clients.resume_order(stored.order)
         self.signalling.table.add(stored.index, stored.key)
@@ -192,18 +182,8 @@ class Domain:
         client = self.clients.find(fqdn)
         if client is None or client.fqdn != fqdn:
             return None
-        policy = client.policy
-        return StoredClient(
-            fqdn,
-            client.index,
-            self.keys[fqdn],
-            client.certificate.der,
-            self.unix_time() + client.expires - self.clock.seconds(),
-            msgspec.msgpack.encode(client.location),
-            msgspec.msgpack.encode((policy.allow, policy.relay_only, policy.generation)),
-            client.order,
-            msgspec.msgpack.encode(tuple(client.correspondents)),
-        )
+        expires = self.unix_time() + client.expires - self.clock.seconds()
+        return to_store(client, self.keys[fqdn], expires)
 
     def drain_changes(self) -> tuple[list[StoredClient], list[str]]:
         """Clients to be stored, and names to be removed, since the last call."""
@@ -422,9 +402,9 @@ class Domain:
             case Respond((Client() as client, Asked() as asked), response):
                 self._answer(client, asked, response)
             case AskCoordinator(domain, message, tag):
-                Deferred.fromCoroutine(self._ask_coordinator(domain, message, tag))
+                _begin(self._ask_coordinator(domain, message, tag))
             case DirectRelay(relay, message, tag):
-                Deferred.fromCoroutine(self._direct_relay(relay, message, tag))
+                _begin(self._direct_relay(relay, message, tag))
             case TellCoordinator(domain, update):
                 if domain == self.name:
                     self.perform(self.direction.location_updated(domain, update, now, at))
@@ -461,7 +441,7 @@ class Domain:
             except NTMobileError as problem:
                 log.warn("could not tell {domain}: {problem}", domain=domain, problem=str(problem))
 
-        Deferred.fromCoroutine(tell())
+        _begin(tell())
 
     async def _ask_coordinator(self, domain: str, message: Message, tag: bytes) -> None:
         try:
@@ -487,3 +467,8 @@ class Domain:
             log.warn("relay {relay}: {problem}", relay=relay, problem=str(problem))
             answer = None
         self.perform(self.direction.relay_answered(tag, answer, self.clock.seconds()))
+
+
+def _begin(work: Coroutine[Any, Any, None]) -> None:
+    """Begin what goes on by itself; a fault in it is logged."""
+    Deferred.fromCoroutine(work).addErrback(lambda failure: log.failure("a task failed", failure))

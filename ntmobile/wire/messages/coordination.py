@@ -203,6 +203,10 @@ class RelayDirection(Message, frozen=True):
     lifetime: Seconds
     rate: Count = 0
 
+    def __repr__(self) -> str:
+        """Without the keys, so that no log has them (R6)."""
+        return f"RelayDirection({self.direction.hex()}, lifetime {self.lifetime})"
+
 
 @declare(
     0x0404,

@@ -226,6 +226,10 @@ class Relay(msgspec.Struct, frozen=True, array_like=True):
     key: Key
     side: Annotated[int, Meta(ge=0, le=1)]
 
+    def __repr__(self) -> str:
+        """Without the key, so that no log has it (R6)."""
+        return f"Relay({self.name!r}, side {self.side})"
+
 
 @declare(
     0x0221,
@@ -262,6 +266,11 @@ class RouteDirection(Message, frozen=True):
     relay: Relay | None = None
     relay_first: bool = False
     reason: Text = ""
+
+    def __repr__(self) -> str:
+        """Without the keys, so that no log has them (R6)."""
+        which = f"{self.direction.hex()} generation {self.generation}"
+        return f"RouteDirection({which}, peer {self.peer!r}, {self.relay!r}, {self.reason!r})"
 
 
 @declare(
