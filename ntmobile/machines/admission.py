@@ -109,6 +109,7 @@ class Admission:
         self._check(now)
         secrets, _ = direction.initiation.answered(datagram)
         path = self._path(direction, remote)
+        path.heard = now
         path.received += len(datagram)
         if not path.limited:
             # It was sent to a candidate or the relay, and answered from there.

@@ -93,7 +93,7 @@ class Probing:
             return None  # the tunnel's own keep-alive looks after it
         if path.state is PathState.VALID and path.proven is not None:
             return path.proven + self._keepalive
-        if path.state is PathState.FAILED and (path.proven is not None or path.relay is not None):
+        if path.state is PathState.FAILED and path.answers and not path.limited:
             lost = active is None or active.state is not PathState.VALID
             return path.failed + (REVIVAL if lost else RECOVERY)
         return None
