@@ -81,9 +81,12 @@ class Session:
             if len(line) > WIDTH
         ]
 
-    def script(self) -> str:
-        """A script for bash that types everything, and marks what each command prints."""
-        lines = ["exec 2>&1"]
+    def script(self, prologue: str = "") -> str:
+        """A script for bash that types everything, and marks what each command prints.
+
+        :param prologue: commands before them, whose output does not matter.
+        """
+        lines = ["exec 2>&1", prologue]
         for number, command in enumerate(self.commands):
             if command.awaited:
                 awaited = f"{{ {command.awaited}; }} > /dev/null 2>&1 && break; sleep 0.2"

@@ -14,27 +14,10 @@ from ntmobile.lab.supervision import ROOT
 from tests.console import Session, Typed
 from tests.lab.case import LabTestCase
 from tests.platforms import PlatformTestCase
-from tests.test_tutorial import prepare_programs
+from tests.test_tutorial import TWO_DEVICES, prepare_programs
 
 PAGE = (ROOT / "docs" / "tutorial" / "embedding.md").read_text(encoding="utf-8")
 LAPTOP = "laptop.bob.dc2.ntm.example"
-
-#: What is typed before the endpoints' programs: a realm, two devices, two agents.
-PREPARED = """
-umask 077
-ntm realm init realm --domain ntm.example
-ntm realm add-dc realm dc1.ntm.example --address 127.0.0.1 --dns-port 5300
-twistd --pidfile=as.pid --logfile=as.log ntm-as --config realm/as.toml
-twistd --pidfile=dc1.pid --logfile=dc1.log ntm-dc --config realm/dc1.ntm.example/dc.toml
-echo a password of some length > password
-ntm user add alice --realm realm --password-file password
-ntm user add bob --realm realm --password-file password
-for _ in $(seq 100); do grep -q linked dc1.log && break; sleep 0.1; done
-enroll() { ntm enroll $1@dc1.ntm.example --device $2 --trust realm/ca.pem \\
-    --dc 127.0.0.1:4330 --state $2 --password-file password; }
-enroll alice phone && ntm up --state phone
-enroll bob laptop && ntm up --state laptop
-"""
 
 
 def example(name: str) -> dict[str, Any]:
@@ -98,7 +81,7 @@ class EndpointTests(LabTestCase):
         )
         session = Session(ROOT, tuple(Typed(0, text, ()) for text in commands))
         script = host.home / "session.sh"
-        script.write_text(PREPARED + session.script())
+        script.write_text(session.script(TWO_DEVICES))
         path = prepare_programs(host)
         process = await host.spawn(["bash", str(script)], env={"PATH": path})
         await process.exited(90)

@@ -18,6 +18,27 @@ DOCS = ROOT / "docs"
 #: Seconds for one page.
 PATIENCE = 100.0
 
+#: A realm with two devices that are up, as the tutorial makes it.
+TWO_DEVICES = """
+umask 077
+ntm realm init realm --domain ntm.example
+ntm realm add-dc realm dc1.ntm.example --address 127.0.0.1 --dns-port 5300
+ntm realm add-relay realm r1 --dc dc1.ntm.example --address 127.0.0.1
+twistd --pidfile=as.pid --logfile=as.log ntm-as --config realm/as.toml
+twistd --pidfile=dc1.pid --logfile=dc1.log ntm-dc --config realm/dc1.ntm.example/dc.toml
+twistd --pidfile=r1.pid --logfile=r1.log ntm-relay --config realm/relays/r1.toml
+for _ in $(seq 100); do grep -q linked dc1.log && break; sleep 0.1; done
+make_device() {
+    echo "a password of some length" > $1.password
+    ntm user add $1 --realm realm --password-file $1.password
+    ntm enroll $1@dc1.ntm.example --device $2 --trust realm/ca.pem \\
+        --dc 127.0.0.1:4330 --state $2 --password-file $1.password
+    ntm up --state $2
+}
+make_device alice phone
+make_device bob laptop
+"""
+
 
 def shim(argv: list[str]) -> str:
     """A script that runs a program which is not installed with this interpreter."""
@@ -42,22 +63,22 @@ class TypedTests(LabTestCase):
 
     timeout = 150
 
-    async def type_page(self, name: str, *programs: str) -> None:
-        """Type everything on a page and compare."""
+    async def type_page(self, name: str, *programs: str, prologue: str = "") -> None:
+        """Type everything on a page, after a prologue, and compare."""
         for program in programs:
             if shutil.which(program, path=SEARCH_PATH) is None:
                 raise SkipTest(f"the page {name} needs the command {program}")
         session = Session.read(DOCS / name)
         host = await self.new_lab().add(Node, "machine")
-        output = await self.typed(host, session)
+        output = await self.typed(host, session, prologue)
         differences = session.differences(output)
         if differences:
             self.fail("\n".join(differences))
 
-    async def typed(self, host: Node, session: Session) -> str:
+    async def typed(self, host: Node, session: Session, prologue: str) -> str:
         """The output of the session's script."""
         script = host.home / "session.sh"
-        script.write_text(session.script())
+        script.write_text(session.script(prologue))
         environment = {"PATH": prepare_programs(host), "COLUMNS": "80"}
         process = await host.spawn(["bash", str(script)], env=environment)
         await process.exited(PATIENCE)
@@ -66,6 +87,14 @@ class TypedTests(LabTestCase):
     async def test_first_realm(self) -> None:
         """The tutorial: a realm, two devices, programs between them, and a revocation."""
         await self.type_page("tutorial/first-realm.md", "curl", "ping", "python3")
+
+    async def test_programs(self) -> None:
+        """Programs inside, names, and SSH between two devices."""
+        await self.type_page("howto/programs.md", "ssh", "ip", prologue=TWO_DEVICES)
+
+    async def test_second_domain(self) -> None:
+        """A second domain on the same machine, and trust in another realm."""
+        await self.type_page("howto/second-domain.md", prologue=TWO_DEVICES)
 
     async def test_setup(self) -> None:
         """The realm of the chapter on operations."""
