@@ -41,7 +41,9 @@ _RESPONSE: Final = 1
 _ONE_WAY: Final = 2
 #: Requests of the other end that may be under way at once; more close the link.
 CONCURRENT: Final = 4096
-IDLE_PING: Final = 30.0
+#: Seconds without a word, while requests wait, after which the other end is taken for dead: TCP
+#: alone would notice a host that was switched off only after a quarter of an hour.
+DEAD: Final = 5.0
 
 #: What answers the other end's requests: the message and the link it came on.
 Handler = Callable[[Message, "Link"], Awaitable[Message | None]]
@@ -77,6 +79,7 @@ class Link(Protocol):
         self._next = 1
         self._waiting: dict[int, _Waiting] = {}
         self._serving = 0
+        self._unheard_since: float | None = None
         self._gone = False
         self._buffer = bytearray()
 
@@ -102,6 +105,9 @@ class Link(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes of frames; anything that is not our protocol closes the connection."""
+        if self._gone:
+            return
+        self._unheard_since = None
         self._buffer += data
         while len(self._buffer) >= _LENGTH.size and not self._gone:
             (length,) = _LENGTH.unpack_from(self._buffer)
@@ -138,8 +144,7 @@ class Link(Protocol):
         if self.transport is not None:
             getattr(self.transport, "abortConnection", self.transport.loseConnection)()
 
-    def _send(self, flags: int, identifier: int, message: Message) -> None:
-        data = encode(message)
+    def _send(self, flags: int, identifier: int, message: Message, data: bytes) -> None:
         if trace.switch.on:
             self._trace(message)
         if self.transport is not None:
@@ -169,7 +174,11 @@ class Link(Protocol):
         return self._verified and not self._gone
 
     def request(self, message: Message, timeout: float = 10.0) -> Deferred[Message]:
-        """Ask the other end. Fails with :class:`Unreachable` when no answer comes in time."""
+        """Ask the other end. Fails with :class:`Unreachable` when no answer comes in time.
+
+        :raises MalformedMessage: the message is out of bounds (R11); it was not sent.
+        """
+        data = encode(message)
         if not self.alive:
             problem = Unreachable(f"no connection for a {declaration_of(message).title}")
             failed: Deferred[Message] = Deferred()
@@ -181,13 +190,15 @@ class Link(Protocol):
         title = declaration_of(message).title
         call = self.clock.callLater(timeout, self._expire, identifier, title)
         self._waiting[identifier] = _Waiting(answer, call)
-        self._send(0, identifier, message)
+        if self._unheard_since is None:
+            self._unheard_since = self.clock.seconds()
+        self._send(0, identifier, message, data)
         return answer
 
     def tell(self, message: Message) -> None:
         """Send a message that wants no answer."""
         if self.alive:
-            self._send(_ONE_WAY, 0, message)
+            self._send(_ONE_WAY, 0, message, encode(message))
 
     def close(self) -> None:
         """Close the connection after what was written."""
@@ -200,9 +211,9 @@ class Link(Protocol):
 
         def answered(answer: Message | None) -> None:
             if answer is not None and not flags & _ONE_WAY and self.alive:
-                self._send(_RESPONSE, identifier, answer)
+                self._send(_RESPONSE, identifier, answer, encode(answer))
 
-        def failed(failure: Failure) -> None:
+        def refused(failure: Failure) -> None:
             if failure.check(NTMobileError):
                 log.warn("refused a request: {problem}", problem=str(failure.value), peer=self.peer)
             else:
@@ -213,7 +224,9 @@ class Link(Protocol):
         def done(result: None) -> None:
             self._serving -= 1
 
-        served.addCallback(answered).addErrback(failed).addBoth(done)
+        served.addCallbacks(answered, refused)
+        served.addErrback(lambda failure: log.failure("an answer was not sent", failure))
+        served.addBoth(done)
 
     async def _handle(self, message: Message) -> Message | None:
         return await self._handler(message, self)
@@ -225,6 +238,9 @@ class Link(Protocol):
 
     def _expire(self, identifier: int, title: str) -> None:
         waiting = self._waiting.pop(identifier)
+        since = self._unheard_since
+        if since is not None and self.clock.seconds() - since >= DEAD:
+            self._abort("it does not answer any more")
         waiting.answer.errback(Unreachable(f"no answer to a {title}"))
 
     def _fail(self, reason: Failure) -> None:
