@@ -308,7 +308,8 @@ class Internet:
         if remote in (RS, RS6):
             if self.relay_up:
                 for effect in self.relay.datagram_received(datagram, source, self.now):
-                    self.carry(None, effect.datagram, remote, effect.remote)
+                    own = RS6 if ":" in effect.remote[0] else RS
+                    self.carry(None, effect.datagram, own, effect.remote)
             return
         for node in self.nodes:
             if node.nat is not None and node.nat.host == remote[0]:
