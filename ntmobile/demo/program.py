@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -39,6 +40,7 @@ class Program(Protocol):
 
     name: str
     stdout: Path
+    stderr: Path
 
     def output(self) -> str:
         """All that it wrote to its standard output."""
@@ -156,7 +158,7 @@ class LocalPlace:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
-                preexec_fn=lambda: kernel.die_with_parent(signal.SIGKILL),
+                preexec_fn=partial(_die_with, os.getpid()),
             )
         program = LocalProgram(name, stdout, stderr, process, self._clock)
         self.programs.append(program)
@@ -166,6 +168,13 @@ class LocalPlace:
         """End all."""
         for program in reversed(self.programs):
             program.kill()
+
+
+def _die_with(parent: int) -> None:
+    """In a fresh child: end when the parent ends, or at once if it has ended already."""
+    kernel.die_with_parent(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _paths() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from ntmobile.demo.show import Say, Show
 from ntmobile.demo.world import World
 from ntmobile.errors import NTMobileError
 from ntmobile.lab.supervision import LabError
+from ntmobile.protocols.trace import NAMESPACE
 
 #: Exit statuses.
 DONE: Final = 0
@@ -99,28 +101,34 @@ class Stage:
 
 
 async def explanation(failure: Failure, show: Show) -> list[str]:
-    """What went wrong, and the last lines of the log concerned."""
+    """What went wrong, and the last lines of the logs concerned."""
     if failure.check(LabError, NTMobileError, OSError):
         said = str(failure.value)
     else:
         said = failure.getTraceback()
+    first, *lines = said.splitlines() or [repr(failure.value)]
+    told = [f"The demo failed: {first}", *tail(lines)]
     if show.platform is not None:
         for program in await show.platform.ended():
-            tail = program.tail()
-            if tail not in said:
-                said += f"\n{program.name} has ended\n{tail}"
-    first, *lines = said.splitlines() or [repr(failure.value)]
-    shown = [line for one in lines if (line := readable(one))]
-    return [f"The demo failed: {first}", *(f"  {line}" for line in shown[-TAIL:])]
+            status = await program.status()
+            log = program.output() + program.stderr.read_text("utf-8", "replace")
+            told += ["", f"{program.name} ended, with status {status}:", *tail(log.splitlines())]
+    return told
+
+
+def tail(lines: Sequence[str]) -> list[str]:
+    """The last lines of a log for people, indented."""
+    shown = [part for line in lines for part in readable(line).splitlines()]
+    return [f"  {line}" for line in shown[-TAIL:]]
 
 
 def readable(line: str) -> str:
-    """A line of a log in JSON as text; messages of the trace are left out."""
+    """A line of a log in JSON as text; messages of the trace, and cut lines, are left out."""
     try:
         found = json.loads(line[line.index("{") :])
-        if found["component"] == "ntmobile.trace":
+        if found["component"] == NAMESPACE:
             return ""
         level = "" if found["level"] == "info" else f"{found['level'].upper()} "
         return f"{level}{found['text']}\n{found.get('traceback', '')}".rstrip()
     except (ValueError, KeyError, TypeError, AttributeError):
-        return line
+        return "" if NAMESPACE in line or line.endswith('"}') else line
