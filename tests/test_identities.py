@@ -39,7 +39,9 @@ class IdentityCoordinator(LoginCoordinator):
             session=self.sessions.get,
             ask_coordinator=self.ask_coordinator,
             clock=self.host.reactor,
+            trust=self.trust,
         )
+        self.asked: list[str] = []
 
     def admit(self, certificate: Any, key: bytes, lifetime: float) -> bytes:
         index = super().admit(certificate, key, lifetime)
@@ -47,6 +49,7 @@ class IdentityCoordinator(LoginCoordinator):
         return index
 
     async def ask_coordinator(self, domain: str, message: Message) -> Message:
+        self.asked.append(domain)
         if domain not in self.others:
             raise UnknownName(f"no coordinator of {domain}")
         assert isinstance(message, IdentityRequest)
@@ -104,6 +107,12 @@ class IdentityTests(LoginTestCase):
         bob = self.enroll(user="bob", domain=DC2, address=DC2_ADDRESS, state="bob").identity
         found = self.ask(f"bob.{DC2}")
         self.assertEqual(found.certificates[bob.fqdn].identity, bob.certificate.identity)
+
+    def test_domain_of_no_realm(self) -> None:
+        """R1, R14: no client makes its DC look up or dial a domain that no realm is trusted for."""
+        for user in ("bob.dc9.ntm.example", "bob.dc1.elsewhere.test", "bob.com"):
+            self.assertRaises(NTMobileError, self.ask, user)
+        self.assertEqual(self.dc.asked, ["dc9.ntm.example"])
 
     def test_unknown_user(self) -> None:
         """An unknown user, one without devices and one who is disabled are answered alike."""

@@ -21,6 +21,7 @@ from ntmobile.machines.rate import RateLimiter
 from ntmobile.protocols.link import Link
 from ntmobile.protocols.tls import connection_of, exporter
 from ntmobile.wire import names
+from ntmobile.wire.certificates import TrustStore
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.account import (
     BINDING_LABEL,
@@ -45,6 +46,7 @@ class IdentityDesk:
     :ivar domain: of the DC. :ivar account_link: the link to its AS, or None.
     :ivar session: FQDN and session key of a session index, or None.
     :ivar ask_coordinator: sends a request to the DC of another domain.
+    :ivar trust: whose domains a client may have us look up and dial.
     """
 
     domain: str
@@ -52,6 +54,7 @@ class IdentityDesk:
     session: Callable[[bytes], tuple[str, bytes] | None]
     ask_coordinator: Callable[[str, Message], Awaitable[Message]]
     clock: IReactorTime
+    trust: TrustStore
     _proven: WeakKeyDictionary[Link, str] = field(factory=WeakKeyDictionary, init=False)
     _clients: RateLimiter = field(factory=lambda: RateLimiter(*CLIENT_RATE), init=False)
     _coordinators: RateLimiter = field(factory=lambda: RateLimiter(*COORDINATOR_RATE), init=False)
@@ -110,8 +113,10 @@ class IdentityDesk:
 
     async def _ask_abroad(self, name: str) -> Message:
         """Ask the DC of a user ``USER.DOMAIN``; clients ask about users, so that is one label."""
-        domain = name.partition(".")[2]
-        return await self.ask_coordinator(names.check_domain(domain), IdentityRequest(name))
+        domain = names.check_domain(name.partition(".")[2])
+        # A domain of no realm could prove nothing, so no client can have us knock there.
+        self.trust.authority_for(domain)
+        return await self.ask_coordinator(domain, IdentityRequest(name))
 
     async def _ask_account_server(self, name: str) -> IdentityResponse:
         link = self.account_link()

@@ -122,6 +122,7 @@ class CoordinatorService(Service):
             session=self.domain.session,
             ask_coordinator=self.ask_coordinator,
             clock=reactor,
+            trust=self._trust,
         )
         server = configuration.account_server
         self.account_server = AccountLink(
