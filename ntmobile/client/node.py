@@ -352,7 +352,7 @@ class Node:
         peer = told.peer
         match told.effect:
             case Established() as established:
-                log.info("tunnel to {peer} over {path}", peer=peer, path=str(established.path))
+                log.info("tunnel to {peer} over {path}", peer=peer, path=_way(established.path))
                 trace.note("tunnel", _way(established.path))
                 self._since[peer] = self._reactor.seconds()
                 tunnel = self.correspondence.find(peer)
@@ -364,7 +364,7 @@ class Node:
                 log.info(
                     "tunnel to {peer} now over {path}: {reason}",
                     peer=peer,
-                    path=str(path),
+                    path=_way(path),
                     reason=reason,
                 )
             case Ended(reason):
@@ -398,6 +398,9 @@ class Node:
         for one in waiting:
             if not one.called:
                 one.callback(None)
+        if event.fresh:
+            self.correspondence.coordinator_back(self._reactor.seconds())
+            self.traffic.flush()
         self._tell(event)
 
     def rebound(self, event: Rebound) -> None:
@@ -436,5 +439,5 @@ class Node:
 
 
 def _way(path: Path) -> str:
-    """A path in the trace."""
+    """A path, for people: in the log and in the trace."""
     return f"direct to {path.remote[0]}" if path.relay is None else f"through {path.relay}"

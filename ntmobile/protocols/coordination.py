@@ -168,7 +168,9 @@ class CoordinatorLinks:
                     problem = failed
                 continue
             log.info(
-                "linked to the coordinator of {domain} at {address}", domain=domain, address=address
+                "linked to the coordinator of {domain} at {address}",
+                domain=domain,
+                address=address[0],
             )
             return link
         raise problem

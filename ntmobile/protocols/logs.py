@@ -101,7 +101,8 @@ class LogObserver:
     def __init__(self, stream: IO[str], settings: LogSettings) -> None:
         self._stream = stream
         self._settings = settings
-        self._line = as_json if settings.format == "json" else as_text
+        text = as_text if _is_terminal(stream) else as_dated_text
+        self._line = as_json if settings.format == "json" else text
 
     def __call__(self, event: LogEvent) -> None:
         """One event."""
@@ -126,6 +127,12 @@ def as_text(event: LogEvent) -> str:
     return "\n".join(lines)
 
 
+def as_dated_text(event: LogEvent) -> str:
+    """As :func:`as_text`, with the day before it: a file is read later than a terminal."""
+    day = datetime.fromtimestamp(event["log_time"], UTC).astimezone().strftime("%Y-%m-%d")
+    return f"{day} {as_text(event)}"
+
+
 def as_json(event: LogEvent) -> str:
     """One object: ``time`` (unix seconds), ``level``, ``component``, ``text``, and all fields."""
     level = event.get("log_level") or LogLevel.info
@@ -142,6 +149,11 @@ def as_json(event: LogEvent) -> str:
     if traceback:
         line["traceback"] = "\n".join(traceback)
     return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def _is_terminal(stream: IO[str]) -> bool:
+    isatty = getattr(stream, "isatty", None)  # Twisted's LogFile has none
+    return isatty is not None and bool(isatty())
 
 
 #: What twisted.python.log adds to each of its events.
