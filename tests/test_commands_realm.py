@@ -142,6 +142,23 @@ class RealmTests(CommandTestCase):
         self.make()
         self.assertIn("nothing was changed", self.ok("realm", "renew", self.realm))
 
+    def test_renew_elsewhere(self) -> None:
+        """Renewing says of which servers it knows nothing, because they were moved away."""
+        self.make()
+        (self.directory / DC1).rename(self.mktemp())
+        text = self.ok("realm", "renew", self.realm)
+        self.assertIn("No certificate here is near its end", text)
+        self.assertIn(f"Not here, so not looked at: {DC1}.", text)
+
+    def test_trust_another_authority(self) -> None:
+        """An authority is not trusted for names that cannot be its: files were mixed up."""
+        self.make()
+        for suffix in ("else.example", "ntm.test"):
+            bundle = str(self.directory / "ca.pem")
+            text = self.fails("realm", "trust", self.realm, suffix, bundle)
+            self.assertIn("the authority of ntm.example, which", text)
+        self.assertNotIn("trusts", self.ok("realm", "show", self.realm))
+
     def test_wrong_arguments(self) -> None:
         """Each wrong value is one line that says what would be right."""
         init = ("realm", "init", self.realm, "--domain")

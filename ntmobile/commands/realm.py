@@ -156,10 +156,14 @@ def trust(directory: Path, suffix: str, bundle: Path, replace: bool) -> None:
 @DIRECTORY
 def renew(directory: Path) -> None:
     """Renew the servers' certificates that are near their end; keys stay."""
-    renewed = Realm(directory).renew()
+    opened = Realm(directory)
+    renewed, elsewhere = opened.renew(), opened.elsewhere()
     say(*(f"Renewed: {each}; restart it." for each in renewed))
     if not renewed:
-        say("No certificate is near its end; nothing was changed.")
+        here = " here" if elsewhere else ""
+        say(f"No certificate{here} is near its end; nothing was changed.")
+    if elsewhere:
+        say(f"Not here, so not looked at: {', '.join(elsewhere)}.")
 
 
 @realm.command()

@@ -238,6 +238,11 @@ class Realm:
         authority = load_authority(names.check_domain(suffix), bundle)
         if names.is_within(suffix, self.domain):
             raise ConfigurationError(f"{suffix} is within this realm; it needs no trust")
+        if not names.is_within(suffix, authority.realm):
+            raise ConfigurationError(
+                f"{bundle}: the authority of {authority.realm}, which {suffix} is not within; "
+                f"ask who runs that realm for its ca.pem"
+            )
         file = self.directory / "trust" / f"{suffix}.pem"
         if file.exists() and load_authority(suffix, file) != authority and not replace:
             raise AlreadyExists(
@@ -265,6 +270,13 @@ class Realm:
                 full = f"{name}.{relay.coordinator}"
                 renewed += self._renewed("rs", full, self.directory / "relays" / name / "rs")
         return renewed
+
+    def elsewhere(self) -> list[str]:
+        """The servers whose certificates are not here, because they were moved away."""
+        stems = {domain: self.directory / domain / "dc" for domain in self.registry.coordinators}
+        for name, relay in self.registry.relays.items():
+            stems[f"{name}.{relay.coordinator}"] = self.directory / "relays" / name / "rs"
+        return [name for name, stem in stems.items() if not stem.with_suffix(".pem").exists()]
 
     # -- Within
 
