@@ -175,11 +175,22 @@ class CoordinatorLinks:
             return link
         raise problem
 
+    def __len__(self) -> int:
+        """How many domains are known, reached or not."""
+        return len(self._known)
+
     def close_idle(self) -> None:
-        """Close links that nobody used for a while; to be called now and then."""
+        """Close links that nobody used for a while; to be called every few seconds.
+
+        Domains that were not reached are forgotten after their quarantine: clients may ask for any
+        number of them.
+        """
         now = self._reactor.seconds()
         for domain, known in list(self._known.items()):
-            if not known.opening and now - known.used > IDLE:
+            if known.opening:
+                continue
+            alive = known.link is not None and known.link.alive
+            if now - known.used > IDLE or (not alive and now >= known.failed_until):
                 del self._known[domain]
                 if known.link is not None:
                     known.link.close()
