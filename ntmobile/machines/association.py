@@ -21,7 +21,7 @@ from ntmobile.machines.leg import LegEvent, LegStatus, family_of
 from ntmobile.machines.liveness import Liveness
 from ntmobile.machines.opening import OpenDirection
 from ntmobile.machines.paths import Path, PathSet, PathState
-from ntmobile.machines.probing import Probing
+from ntmobile.machines.probing import PROBES, Probing
 from ntmobile.machines.rekeying import Rekeying
 from ntmobile.machines.session import Session
 from ntmobile.machines.sessions import SessionSet
@@ -105,7 +105,7 @@ class Association:
             self.drops["over the amplification limit"] += 1
             return
         path.sent += len(datagram)
-        if path is self.paths.active:
+        if path is self.paths.active and not isinstance(message, PROBES):
             self.liveness.sent = now
         self.effects.append(Transmit(datagram, path.remote))
 
@@ -229,6 +229,8 @@ class Association:
             self.keep_alive(active, now)
             if active.due is None:
                 active.begin(now)
+        if active is not None and self.liveness.used > active.widened:
+            active.verify_width(now)
         for path, challenge in self.probing.due(now):
             if self.reachable(path.remote):
                 self.tell(path, challenge, now)
@@ -341,6 +343,9 @@ class Association:
             times += [self._confirm_at, self._hint_check, self.liveness.next_timer()]
             times += [self.probing.next_timer(), self.paths.next_timer(now)]
             times.append(self._rekey_at(session, now))
+            active = self.paths.active
+            if active is not None and active.wide and self.liveness.used > active.widened:
+                times.append(max(active.widened + constants.WIDE_CHECK, active.full_due or 0.0))
             if not self.keys_wanted:
                 times.append(session.expires - constants.RENEWAL_MARGIN)
             unanswered = self.liveness.unanswered

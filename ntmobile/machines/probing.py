@@ -12,15 +12,17 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from ntmobile.machines.constants import INNER_MTU, RECOVERY, REVIVAL, WIDE_CHECK
+from ntmobile.machines.constants import INNER_MTU, RECOVERY, REVIVAL
 from ntmobile.machines.paths import Path, PathSet, PathState
 from ntmobile.wire.codec import encode
 from ntmobile.wire.headers import HEADER_SIZE, TAG_SIZE
 from ntmobile.wire.messages.fields import Endpoint
-from ntmobile.wire.messages.tunnel import PathChallenge, PathResponse
+from ntmobile.wire.messages.tunnel import PathChallenge, PathOffer, PathResponse
 
 #: Encoded size of a small challenge; the largest response has 37 bytes.
 SMALL: Final = 48
+#: Messages that nominate no path (R21).
+PROBES: Final = (PathChallenge, PathResponse, PathOffer)
 _TOKEN: Final = 8
 _SEALED: Final = HEADER_SIZE + TAG_SIZE
 
@@ -79,8 +81,6 @@ class Probing:
 
     def _refresh(self, path: Path, now: float) -> None:
         """Begin a series where one is due: to know standby paths, to win back lost ones."""
-        if path is self._paths.active:
-            path.verify_width(now)
         due = self._refreshed(path)
         if due is not None and now >= due:
             path.begin(now, 3 if path.state is PathState.VALID else 1)
@@ -101,9 +101,6 @@ class Probing:
     def next_timer(self) -> float | None:
         """When :meth:`due` has something."""
         result: float | None = None
-        active = self._paths.active
-        if active is not None and active.wide and active.full_due is None:
-            result = active.widened + WIDE_CHECK
         for path in self._paths:
             for due in (path.due, path.full_due, self._refreshed(path)):
                 if due is not None and (result is None or due < result):

@@ -19,8 +19,9 @@ from ntmobile.machines.candidates import directed
 from ntmobile.machines.effects import Address, Transmit
 from ntmobile.machines.identity import LocalIdentity as LocalIdentity
 from ntmobile.machines.paths import Path, PathState
+from ntmobile.machines.probing import PROBES
 from ntmobile.machines.splitting import Joining, halves
-from ntmobile.machines.tunnel_control import PROBES, Control
+from ntmobile.machines.tunnel_control import Control
 from ntmobile.machines.tunnel_effects import Deliver, Effect
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.headers import HEADER_SIZE, TAG_SIZE, Flag, Header, Kind
@@ -187,6 +188,11 @@ class Tunnel:
         if not self._association.ended:
             self._association.moved(addresses, refused, now)
             self._association.settle(now)
+
+    def coordinator_back(self, now: float) -> None:
+        """The DC can be asked again: a direction that is wanted is wanted now."""
+        self._association.wanting.hurry()
+        self._association.settle(now)
 
     def too_big(self, remote: Address, now: float) -> None:
         """The system refused a datagram of full size to this address: split from now on (R23)."""

@@ -26,8 +26,6 @@ from ntmobile.wire.messages.tunnel import (
 _LIMIT: Final = 2048
 #: Echo requests of ours that may be open.
 _PINGS: Final = 64
-#: Messages that nominate no path (R21).
-PROBES: Final = (PathChallenge, PathResponse, PathOffer)
 
 
 class Control:
