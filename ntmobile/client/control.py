@@ -90,6 +90,7 @@ def listen_control(reactor: Any, state: Path, commands: Mapping[str, Command]) -
     except Unreachable:
         path.unlink(missing_ok=True)
     factory = Factory.forProtocol(lambda: ControlProtocol(commands))
+    factory.noisy = False
     before = os.umask(0o177)
     try:
         directory = os.open(state, os.O_DIRECTORY | os.O_RDONLY)

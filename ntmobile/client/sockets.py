@@ -26,6 +26,8 @@ Receiver = Callable[[bytes, Address], None]
 class ClientPort(DatagramProtocol):
     """One family's socket."""
 
+    noisy = False
+
     def __init__(self, receive: Receiver) -> None:
         self._receive = receive
 

@@ -47,6 +47,7 @@ def connect_link(
     :return: fires when TLS stands and the peer is verified; fails with one of our errors.
     """
     factory = Factory.forProtocol(lambda: Link(reactor, handler, verify))
+    factory.noisy = False
     host, port = address
     plain = HostnameEndpoint(reactor, host.encode(), port, timeout=timeout)
     return Deferred.fromCoroutine(_connect(reactor, plain, tls, factory, address, timeout))

@@ -148,6 +148,8 @@ class _DatagramQuestion(DatagramProtocol):
     :ivar answered: fires with the first acceptable reply; fails if the server refuses datagrams.
     """
 
+    noisy = False
+
     def __init__(self, question: bytes, accept: Accept, server: Address) -> None:
         self._question = question
         self._accept = accept

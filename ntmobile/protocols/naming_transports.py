@@ -47,6 +47,8 @@ Responder = Callable[[bytes, str], "bytes | Deferred[bytes | None] | None"]
 class DatagramNaming(DatagramProtocol):
     """DNS over UDP: a datagram is a message."""
 
+    noisy = False
+
     def __init__(self, respond: Responder) -> None:
         self._respond = respond
         self._under_way = 0

@@ -31,6 +31,8 @@ PathLimit = Callable[[Address], int]
 class RelayPort(DatagramProtocol):
     """One socket of the data port; made by :meth:`Relaying.port`."""
 
+    noisy = False
+
     def __init__(self, relaying: Relaying) -> None:
         self._relaying = relaying
         self._forward = relaying.server.forward

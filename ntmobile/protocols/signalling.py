@@ -21,6 +21,8 @@ Event = ClientHeard | ClientAsked | ClientAnswered
 class SignallingPort(DatagramProtocol):
     """One listening address of the DC."""
 
+    noisy = False
+
     def __init__(self, signalling: Signalling) -> None:
         self._signalling = signalling
 
