@@ -241,7 +241,7 @@ class Association:
         if rekeying is None or active is None:
             return
         due = rekeying.due()
-        used = now - self.liveness.used < constants.REKEY_AFTER
+        used = now - self.liveness.used < constants.REKEY_GRACE
         if due is not None and now >= due and used and now < session.expires:
             rekeying.begin(now)
         request = rekeying.pending(now)
