@@ -10,12 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
-from twisted.logger import ILogObserver, Logger, LogLevel
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel
 from twisted.python import log as legacy
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 import ntmobile
@@ -112,7 +111,7 @@ class ObserverTests(SynchronousTestCase):
         """Errors that twisted.python.log was told are kept, its messages are not."""
         stream = io.StringIO()
         observer = settings("").observer(stream)
-        publisher = legacy.LogPublisher(publishPublisher=_publisher(observer))  # type: ignore[arg-type]  # a callable with addObserver
+        publisher = legacy.LogPublisher(publishPublisher=_publisher(observer))
         publisher.msg("Received SIGTERM, shutting down.")
         self.assertEqual("", stream.getvalue())
 
@@ -192,7 +191,14 @@ class TraceTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.events: list[dict[str, Any]] = []
-        self.patch(trace, "log", Logger(trace.NAMESPACE, observer=self.events.append))
+        events = self.events
+
+        @implementer(ILogObserver)
+        class Keeper:
+            def __call__(self, event: LogEvent) -> None:
+                events.append(event)
+
+        self.patch(trace, "log", Logger(trace.NAMESPACE, observer=Keeper()))
 
     def test_off(self) -> None:
         """It is off until it is asked for, and then nothing is made."""
