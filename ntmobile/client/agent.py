@@ -14,13 +14,19 @@ from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from ntmobile.client.control import Command, listen_control
+from ntmobile.client.known import load_known, save_known
 from ntmobile.client.node import Node
 from ntmobile.client.reporting import Reporting
+from ntmobile.client.state import KNOWN
 from ntmobile.errors import InvalidName, NTMobileError
 from ntmobile.interfaces import IAttachment, IAttachmentFactory, VirtualAddresses
+from ntmobile.machines.correspondence import Of
+from ntmobile.machines.shown import Shown
+from ntmobile.machines.tunnel_effects import Established
 from ntmobile.protocols.resolving import NameResolver, adopt
 from ntmobile.wire.icmp import Reason, unreachable
 
@@ -28,6 +34,8 @@ log = Logger()
 
 #: Where programs inside ask for names; their resolv.conf says so.
 RESOLVER: Final = ("127.0.0.53", 53)
+#: Seconds after which a new correspondent's addresses are kept.
+KEEP_AFTER: Final = 0.2
 
 
 class Agent(Service):
@@ -55,6 +63,9 @@ class Agent(Service):
         self._control: Any = None
         self._resolving: Any = None
         self._shutdown = False
+        self._kept: tuple[Shown, ...] = ()
+        self._keeping: IDelayedCall | None = None
+        node.listen(self._told)
 
     def startService(self) -> None:
         """Open control socket and node, then the virtual network.
@@ -63,6 +74,8 @@ class Agent(Service):
         """
         Service.startService(self)
         self._control = listen_control(self._reactor, self._state, self.commands())
+        self.node.shown.restore(load_known(self._state / KNOWN))
+        self._kept = self.node.shown.remembered
         self.node.start()
         opening = Deferred.fromCoroutine(self._open())
         opening.addErrback(lambda failure: log.failure("opening the virtual network", failure))
@@ -99,6 +112,19 @@ class Agent(Service):
             stream.listen(16)
             return adopt(self._reactor, resolver, datagram.fileno(), stream.fileno())
 
+    def _told(self, event: object) -> None:
+        """Have new correspondents kept, all of a moment together."""
+        established = isinstance(event, Of) and isinstance(event.effect, Established)
+        if established and self._keeping is None:
+            self._keeping = self._reactor.callLater(KEEP_AFTER, self._keep)
+
+    def _keep(self) -> None:
+        self._keeping = None
+        known = self.node.shown.remembered
+        if known != self._kept:
+            self._kept = known
+            save_known(self._state / KNOWN, known)
+
     def _lost(self, problem: NTMobileError) -> None:
         self.problem = str(problem)
         self.attachment = None
@@ -121,6 +147,9 @@ class Agent(Service):
         if self._resolving is not None:
             await self._resolving.stop()
         await self.node.stop()
+        if self._keeping is not None:
+            self._keeping.cancel()
+        self._keep()
         if self.attachment is not None:
             if self._shutdown:
                 self.attachment.shutdown()

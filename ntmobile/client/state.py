@@ -7,6 +7,7 @@
     DIR/device.pem  certificate and private keys, together so that they always belong together
     DIR/ca.pem      the realm's authority;  DIR/trust/SUFFIX.pem  those of foreign realms
     DIR/pins.db     the identities of correspondents
+    DIR/known.json  the addresses that programs know correspondents by
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ PENDING: Final = "pending.pem"
 AUTHORITY: Final = "ca.pem"
 TRUST: Final = "trust"
 PINS: Final = "pins.db"
+KNOWN: Final = "known.json"
 
 
 def default_state(environment: Mapping[str, str] = os.environ) -> Path:

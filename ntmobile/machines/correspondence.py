@@ -165,6 +165,12 @@ class Correspondence:
             tunnel.network_changed(self.addresses, now, self.gateways)
             self._settle(tunnel, now)
 
+    def coordinator_back(self, now: float) -> None:
+        """The DC can be asked again, after it could not: tunnels need not wait for their retry."""
+        for tunnel in self.tunnels:
+            tunnel.coordinator_back(now)
+            self._settle(tunnel, now)
+
     def renew(self, local: LocalIdentity) -> None:
         """A fresh certificate of our own."""
         self.local = local

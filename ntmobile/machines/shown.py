@@ -15,12 +15,15 @@ from typing import Final
 from attrs import define, field, frozen
 
 from ntmobile.errors import MalformedMessage, QuotaExceeded
+from ntmobile.machines.candidates import is_private
 from ntmobile.wire import virtual
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.readdressing import rewrite
 
 #: Correspondents remembered beyond the life of their tunnels.
 CAPACITY: Final = 4096
+#: Where others are shown that cannot be shown as they are certified, the first that is free.
+POOLS: Final = (virtual.POOL, IPv4Network("100.64.0.0/10"), IPv4Network("10.0.0.0/8"))
 
 
 @frozen
@@ -70,11 +73,7 @@ class ShownAddresses:
             certificate.ipv4,
             self._free(certificate.fqdn, certificate.ipv4),
         )
-        self._by_name[shown.fqdn] = shown
-        self._by_address[shown.ipv6.packed] = shown
-        self._by_address[shown.ipv4.packed] = shown
-        while len(self._by_name) > CAPACITY:
-            self._forget(next(iter(self._by_name.values())))
+        self._insert(shown)
         return shown
 
     def set_networks(self, networks: Iterable[IPv4Network]) -> list[str]:
@@ -86,14 +85,36 @@ class ShownAddresses:
         moved = []
         for shown in [one for one in self._by_name.values() if self._inside(one.ipv4)]:
             self._forget(shown)
-            fresh = Shown(
-                shown.fqdn, shown.ipv6, shown.certified, self._free(shown.fqdn, shown.certified)
-            )
-            self._by_name[fresh.fqdn] = fresh
-            self._by_address[fresh.ipv6.packed] = fresh
-            self._by_address[fresh.ipv4.packed] = fresh
+            try:
+                address = self._free(shown.fqdn, shown.certified)
+            except QuotaExceeded:
+                address = shown.ipv4  # better there than not at all
+            fresh = Shown(shown.fqdn, shown.ipv6, shown.certified, address)
+            self._insert(fresh)
             moved.append(fresh.fqdn)
         return moved
+
+    @property
+    def remembered(self) -> tuple[Shown, ...]:
+        """All correspondents, the one learnt last at the end; for :meth:`restore`."""
+        return tuple(self._by_name.values())
+
+    def restore(self, remembered: Iterable[Shown]) -> None:
+        """Show correspondents as an earlier agent did, where nothing is in the way.
+
+        Programs still use these addresses. The next certificate of each decides anew.
+        """
+        for shown in remembered:
+            taken = shown.fqdn in self._by_name or shown.ipv6.packed in self._by_address
+            if not taken and shown.ipv6 != self.ipv6 and shown.ipv4 not in self:
+                self._insert(shown)
+
+    def _insert(self, shown: Shown) -> None:
+        self._by_name[shown.fqdn] = shown
+        self._by_address[shown.ipv6.packed] = shown
+        self._by_address[shown.ipv4.packed] = shown
+        while len(self._by_name) > CAPACITY:
+            self._forget(next(iter(self._by_name.values())))
 
     def of(self, fqdn: str) -> Shown | None:
         """How a device is shown, if it ever was."""
@@ -125,7 +146,7 @@ class ShownAddresses:
         shown = self._by_name.get(fqdn)
         if shown is None:
             return None
-        if packet[0] >> 4 == 4 and shown.ipv4 != shown.certified:
+        if packet[:1] and packet[0] >> 4 == 4 and shown.ipv4 != shown.certified:
             try:
                 return rewrite(packet, source=shown.ipv4.packed)
             except MalformedMessage:
@@ -136,9 +157,10 @@ class ShownAddresses:
         return any(address in network for network in self.networks)
 
     def _free(self, fqdn: str, wanted: IPv4Address) -> IPv4Address:
-        if wanted not in self:
+        # A foreign realm may certify what it likes, but takes no address of the internet's here.
+        if wanted not in self and (wanted in virtual.POOL or is_private(str(wanted))):
             return wanted
-        for pool in (virtual.POOL, IPv4Network("100.64.0.0/10"), IPv4Network("10.0.0.0/8")):
+        for pool in POOLS:
             if not any(pool.subnet_of(network) for network in self.networks):
                 return virtual.pick_ipv4(pool, fqdn, self)
         raise QuotaExceeded(f"no IPv4 address is free to show {fqdn} under")

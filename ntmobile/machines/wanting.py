@@ -34,6 +34,10 @@ class Wanting:
         self.want(purpose)
         self._next, self._wait = float("-inf"), WANT_RETRY
 
+    def hurry(self) -> None:
+        """What hindered earlier requests is over: make the one that waits, if any, now."""
+        self._next, self._wait = float("-inf"), WANT_RETRY
+
     def avoid(self, relay: str) -> None:
         """A relay server failed this side (R26)."""
         self._avoid.pop(relay, None)
