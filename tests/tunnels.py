@@ -218,6 +218,7 @@ class Internet:
     directions: list[tuple[Node, RouteDirection]] = field(factory=list)
     blocked: set[tuple[str, str]] = field(factory=set)
     partitioned: bool = False
+    unix_time: float = 1000.0
     late: dict[str, float] = field(factory=dict)
     _queue: list[tuple[float, int, Callable[[], None]]] = field(factory=list)
     _count: int = 0
@@ -381,7 +382,8 @@ class Internet:
     def _delivery(self, node: Node, direction: RouteDirection) -> Callable[[], None]:
         def deliver() -> None:
             if node.up and not self.partitioned:
-                node.begin().direct(direction, node.other.certificate, self.now, 1000.0)
+                unix_time = self.unix_time + self.now
+                node.begin().direct(direction, node.other.certificate, self.now, unix_time)
                 node.run()
 
         return deliver
