@@ -82,9 +82,9 @@ class AdmissionTests(LoginTestCase):
         silent = Protocol()
         endpoint = HostnameEndpoint(self.phone.reactor, AS_ADDRESS.encode(), 4335)
         self.result(connectProtocol(endpoint, silent))
-        self.internet.run_until(lambda: len(self.server._links) == 2, limit=1)
+        self.internet.run_until(lambda: len(self.server._incoming) == 2, limit=1)
         self.internet.advance(30)
-        self.assertEqual(len(self.server._links), 1)
+        self.assertEqual(len(self.server._incoming), 1)
 
     def test_identity_of_another_domain(self) -> None:
         """R1: a DC asks about users of its own domain only."""

@@ -306,7 +306,7 @@ class InterruptionTests(LoginTestCase):
         original = RelayedRequest.tell_outcome
 
         async def die(login: RelayedRequest, *args: Any) -> None:
-            for link in tuple(self.server._links):
+            for link in self.server._incoming:
                 link.close()
             await original(login, *args)
 
@@ -327,7 +327,7 @@ class InterruptionTests(LoginTestCase):
         self.assertIn("lost its account server; try again", str(problem))
 
     def lose_account_server(self, *_: object) -> bool:
-        for link in tuple(self.server._links):
+        for link in self.server._incoming:
             link.close()
         return True
 
@@ -369,5 +369,5 @@ class InterruptionTests(LoginTestCase):
         self.internet.advance(130)
         self.failureResultOf(enrolling, Unreachable)
         self.assertEqual(len(self.dc.desk._logins), 0)
-        desks = [desk for desk in self.server._links.values() if desk is not None]
+        desks = list(self.server._desks.values())
         self.assertEqual([len(desk) for desk in desks], [0])

@@ -9,14 +9,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IListeningPort, ITransport
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from ntmobile.errors import AuthenticationError, ConfigurationError, MalformedMessage
@@ -29,6 +27,7 @@ from ntmobile.protocols.tls import connection_of, peer_identity, server_context_
 from ntmobile.servers.configuration import AccountServerConfiguration
 from ntmobile.servers.credentials import load_signer
 from ntmobile.servers.identities import DeviceLists
+from ntmobile.servers.incoming import IncomingLinks
 from ntmobile.servers.listening import listen_tcp
 from ntmobile.servers.registrar import AccountRegistrar
 from ntmobile.servers.revocations import ChangeFeed
@@ -45,11 +44,6 @@ from ntmobile.wire.messages.account import (
 )
 
 log = Logger()
-
-#: Seconds for a TLS handshake; a connection that does not finish it is closed.
-HANDSHAKE: Final = 15.0
-#: Connections at once, those in their handshake included.
-CONNECTIONS: Final = 2048
 
 
 class AccountServer(Service):
@@ -109,7 +103,8 @@ class AccountServer(Service):
         )
         self._inner_tls = server_context_factory(key, chain, trust, peer_roles=())
         self._ports: list[IListeningPort] = []
-        self._links: dict[Link, AccountDesk | None] = {}
+        self._incoming = IncomingLinks(reactor, self._make_link)
+        self._desks: dict[Link, AccountDesk] = {}
 
     def unix_time(self) -> float:
         """The realm's time: this machine's wall clock (R12)."""
@@ -124,9 +119,7 @@ class AccountServer(Service):
         """
         Service.startService(self)
         listening = self.configuration.listening
-        plain: Factory[Any] = Factory()
-        plain.buildProtocol = self._accept  # type: ignore[method-assign]  # may refuse one
-        factory: Factory[Any] = TLSMemoryBIOFactory(self._outer_tls, False, plain)
+        factory = self._incoming.factory(self._outer_tls)
         for host in listening.listen:
             self._ports.append(listen_tcp(self._reactor, listening.port, factory, host))
         self._storage.start()
@@ -144,35 +137,18 @@ class AccountServer(Service):
         stopping = [port.stopListening() for port in self._ports]
         self._ports.clear()
         await DeferredList([each for each in stopping if isinstance(each, Deferred)])
-        for link in tuple(self._links):
-            link.close()
+        self._incoming.close()
         self._hashing.stop()
         self._storage.stop()
         self.store.close()
 
     # -- links
 
-    def _accept(self, addr: object) -> Link | None:
-        if len(self._links) >= CONNECTIONS:
-            log.warn("refused a connection from {address}: too many", address=addr)
-            return None
+    def _make_link(self) -> Link:
         link = Link(self._reactor, self._asked, _coordinator)
-        self._links[link] = None
-        timer = self._reactor.callLater(HANDSHAKE, self._too_slow, link)
-
-        def settled(result: Any) -> Any:
-            if timer.active():
-                timer.cancel()
-            return result
-
-        link.ready.addBoth(settled).addCallbacks(self._stands, self._refused)
+        link.ready.addCallbacks(self._stands, self._refused)
         link.closed.addCallback(lambda _: self._gone(link))
         return link
-
-    def _too_slow(self, link: Link) -> None:
-        transport: Any = link.transport
-        if transport is not None:
-            transport.abortConnection()
 
     def _refused(self, failure: Failure) -> None:
         log.warn("refused a connection: {problem}", problem=failure.getErrorMessage())
@@ -181,14 +157,14 @@ class AccountServer(Service):
         if link.peer is None:
             return
         domain = link.peer[1]
-        self._links[link] = AccountDesk(
+        self._desks[link] = AccountDesk(
             domain, link, self._inner_tls, self.registrar, self._reactor
         )
         self.feed.add(link, domain)
         log.info("linked to the coordinator of {domain}", domain=domain)
 
     def _gone(self, link: Link) -> None:
-        desk = self._links.pop(link, None)
+        desk = self._desks.pop(link, None)
         self.feed.remove(link)
         if desk is not None:
             desk.close()
@@ -196,7 +172,7 @@ class AccountServer(Service):
 
     async def _asked(self, message: Message, link: Link) -> Message | None:
         """A request of a DC: for its own domain only (R1)."""
-        desk = self._links.get(link)
+        desk = self._desks.get(link)
         if desk is None:
             raise AuthenticationError("no coordinator asks on this link")
         match message:

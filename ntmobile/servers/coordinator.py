@@ -14,11 +14,10 @@ from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IOpenSSLClientConnectionCreator
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ntmobile.errors import AuthenticationError, NTMobileError
 from ntmobile.interfaces import (
@@ -38,13 +37,13 @@ from ntmobile.protocols.identity import IdentityDesk
 from ntmobile.protocols.link import Link, verify_peer
 from ntmobile.protocols.login import LoginDesk
 from ntmobile.protocols.naming_transports import NamingPorts
-from ntmobile.protocols.redial import abort
 from ntmobile.protocols.signalling import Signalling
 from ntmobile.protocols.tls import client_context_factory, server_context_factory
 from ntmobile.servers.account_link import AccountLink
 from ntmobile.servers.assignment import Assignments
 from ntmobile.servers.configuration import CoordinatorConfiguration
 from ntmobile.servers.domain import TICK, Domain
+from ntmobile.servers.incoming import IncomingLinks
 from ntmobile.servers.listening import listen_tcp, listen_udp
 from ntmobile.servers.naming import DomainNames
 from ntmobile.servers.relays import Relays
@@ -57,10 +56,6 @@ log = Logger()
 
 #: Locations are written behind by so many seconds.
 WRITE_BEHIND: Final = 1.0
-#: TCP connections at once; a login takes one for less than a second.
-CONNECTIONS: Final = 2000
-#: Seconds in which TLS must stand on an incoming connection.
-HANDSHAKE: Final = 15.0
 
 
 class CoordinatorService(Service):
@@ -79,7 +74,7 @@ class CoordinatorService(Service):
         self._written_sequence = -1
         self.account_server: AccountLink
         self._ports: list[Any] = []
-        self._links: set[Link] = set()
+        self._incoming = IncomingLinks(reactor, self._make_link)
         self._ticking: list[LoopingCall] = []
         self._store = self._open_store()
         domain = configuration.domain
@@ -210,29 +205,14 @@ class CoordinatorService(Service):
             require_peer=False,
             clock=self.unix_time,
         )
+        return self._incoming.factory(tls)
+
+    def _make_link(self) -> Link:
         verify = verify_peer(("dc", None), ("rs", None), optional=True)
-        plain: Factory[Any] = Factory()
-        plain.noisy = False
-        plain.buildProtocol = lambda addr: self._accept(verify)  # type: ignore[method-assign]  # as Factory allows
-        factory: Factory[Any] = TLSMemoryBIOFactory(tls, False, plain)
-        return factory
-
-    def _accept(self, verify: Any) -> Link | None:
-        if len(self._links) >= CONNECTIONS:
-            log.warn("refused a connection: {count} are open", count=len(self._links))
-            return None
         link = Link(self._reactor, self._link_asked, verify)
-        self._links.add(link)
-        slow = self._reactor.callLater(HANDSHAKE, abort, link)
-        link.ready.addBoth(lambda result: slow.active() and slow.cancel())
-        link.closed.addCallback(lambda _: self._gone(link, slow))
+        link.ready.addErrback(lambda failure: None)  # the link itself has logged why
+        link.closed.addCallback(lambda _: self.desk.client_gone(link))
         return link
-
-    def _gone(self, link: Link, slow: IDelayedCall) -> None:
-        self._links.discard(link)
-        if slow.active():
-            slow.cancel()
-        self.desk.client_gone(link)
 
     def _tick(self, seconds: float, call: Any) -> None:
         async def guarded() -> None:
@@ -263,8 +243,7 @@ class CoordinatorService(Service):
             else:
                 await _maybe(port.stopListening())
         self._ports.clear()
-        for link in tuple(self._links):
-            link.close()
+        self._incoming.close()
         self.signalling.stop()
         self.coordinators.close()
         await _maybe(self.account_server.stop())
