@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ class Starting(Service):
         self, program: str, make: Callable[[], Service], options: LogOptions, reactor: Any
     ) -> None:
         self._program = program
+        self._process = os.getpid()
         try:
             self._observer = options.observer(reactor)
             self._service = make()
@@ -44,6 +46,10 @@ class Starting(Service):
         try:
             self._service.startService()
         except NTMobileError as problem:
+            if os.getpid() != self._process:
+                # A daemon: the command that started it waits for an ordinary exception, which
+                # twistd tells it, and would wait for ever after an exit.
+                raise problem.with_traceback(None) from None
             raise SystemExit(f"{self._program}: {problem}") from None
 
     def stopService(self) -> Deferred[Any] | None:
