@@ -55,13 +55,14 @@ class SQLiteLocationStore:
         self._lock = threading.Lock()
         make_directory(file.parent)
         file.touch(mode=0o600)
+        file.chmod(0o600)  # SQLite gives its journals the same (R6)
         self._file = file
         self._pool: ThreadPool | None = None
         self._closed = False
         try:
             self._database = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
             self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(_SCHEMA)
         except sqlite3.Error as problem:
             raise ConfigurationError(f"{file}: no usable location store: {problem}") from None
@@ -73,10 +74,13 @@ class SQLiteLocationStore:
                 self._database.execute("BEGIN IMMEDIATE")
                 yield self._database
                 self._database.execute("COMMIT")
-            except sqlite3.Error as problem:
+            except BaseException as problem:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
-                raise StorageFailed(f"{self._file}: cannot store locations: {problem}") from None
+                if isinstance(problem, sqlite3.Error | OverflowError):
+                    text = f"{self._file}: cannot store locations: {problem}"
+                    raise StorageFailed(text) from None
+                raise
 
     def load(self) -> list[StoredClient]:
         """See the interface."""
@@ -94,7 +98,9 @@ class SQLiteLocationStore:
         """See the interface."""
         with self._transaction() as database:
             database.execute(
-                "INSERT OR REPLACE INTO assignment VALUES (?, ?, ?)", (fqdn, ipv6, ipv4)
+                "INSERT INTO assignment VALUES (?, ?, ?) ON CONFLICT (fqdn) "
+                "DO UPDATE SET ipv6 = excluded.ipv6, ipv4 = excluded.ipv4",
+                (fqdn, ipv6, ipv4),
             )
 
     def sequence(self) -> int:
