@@ -182,8 +182,9 @@ class RelayLeg:
 
     def _challenged(self, message: RelayTunnelResponse, remote: Address, now: float) -> None:
         if self.status in (LegStatus.BOUND, LegStatus.JOINED):
-            self._rebind(now)  # a keep-alive from an address that is not the leg's any more
-            return
+            # A keep-alive from an address that is not the leg's any more; the proof needs a new
+            # counter, because the leg uses this one.
+            self._counter += 1
         self.remote = remote
         self.status = LegStatus.CONFIRMING
         self._targets = (remote, *(one for one in self._targets if one != remote))
