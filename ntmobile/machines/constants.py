@@ -68,7 +68,7 @@ SHUN: Final = 1.0
 SHUN_LIMIT: Final = 60.0
 #: A path that once worked and failed is tried this often while the tunnel has no other (ours).
 REVIVAL: Final = 5.0
-#: As long as it has another (ours).
+#: The same while the tunnel has another path that works (ours).
 RECOVERY: Final = 30.0
 #: Bytes sent to a nominated address before it proved itself, per byte received from it (R21).
 AMPLIFICATION: Final = 3
