@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 import ntmobile.machines.shown as module
-from ntmobile.errors import MalformedMessage
+from ntmobile.errors import CertificateError, MalformedMessage
 from ntmobile.machines.candidates import PRIVATE
 from ntmobile.machines.shown import Shown, ShownAddresses
 from ntmobile.wire import virtual
@@ -55,6 +55,23 @@ class LearningTests(SynchronousTestCase):
     def test_own_address(self) -> None:
         """R24: a correspondent with our own IPv4 address is shown elsewhere."""
         self.assertNotEqual(self.shown.learn(certificate("a", OWN4)).ipv4, OWN4)
+
+    def test_address_of_another(self) -> None:
+        """R22: a DC that certifies an address twice leads nobody's packets to another device."""
+        first = self.shown.learn(certificate("a", SHARED))
+        thief = evolve(certificate("b", "198.18.7.8"), ipv6=first.ipv6)
+        problem = self.assertRaises(CertificateError, self.shown.learn, thief)
+        self.assertIn(f"the virtual address of {first.fqdn}", str(problem))
+        self.assertIs(self.shown.at(first.ipv6.packed), first)
+        self.assertIsNone(self.shown.of(thief.fqdn))
+        self.shown.learn(certificate("b", "198.18.7.8"))
+        self.assertRaises(CertificateError, self.shown.learn, thief)
+        self.assertIs(self.shown.at(first.ipv6.packed), first)
+
+    def test_own_ipv6_address(self) -> None:
+        """R22: nobody is shown under this device's own address."""
+        thief = evolve(certificate("a", SHARED), ipv6=OWN6)
+        self.assertRaises(CertificateError, self.shown.learn, thief)
 
     def test_inside_a_network(self) -> None:
         """R24: nobody is shown inside a network that the client is in."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from ntmobile.errors import MalformedMessage, QuotaExceeded
+from ntmobile.errors import CertificateError, MalformedMessage, QuotaExceeded
 from ntmobile.machines.candidates import is_private
 from ntmobile.wire import virtual
 from ntmobile.wire.certificates import DeviceCertificate
@@ -57,7 +57,9 @@ class ShownAddresses:
         """A correspondent's certificate, verified: show it, the same way as before if possible.
 
         :raises QuotaExceeded: no address is free.
+        :raises CertificateError: its IPv6 address is our own, or another correspondent's.
         """
+        self._check_ipv6(certificate)
         known = self._by_name.get(certificate.fqdn)
         if known is not None and (known.ipv6, known.certified) == (
             certificate.ipv6,
@@ -75,6 +77,22 @@ class ShownAddresses:
         )
         self._insert(shown)
         return shown
+
+    def _check_ipv6(self, certificate: DeviceCertificate) -> None:
+        """Nobody takes over the address under which applications know somebody else.
+
+        A DC assigns its devices' addresses. Could it give one twice, then an accomplice's tunnel
+        would get what is meant for a device whose identity is pinned.
+        """
+        other = self._by_address.get(certificate.ipv6.packed)
+        taken = None if other is None or other.fqdn == certificate.fqdn else other.fqdn
+        if certificate.ipv6 == self.ipv6:
+            taken = "this device"
+        if taken is not None:
+            raise CertificateError(
+                f"{certificate.fqdn} is certified with {certificate.ipv6}, the virtual address of "
+                f"{taken}; its coordinator may be dishonest"
+            )
 
     def set_networks(self, networks: Iterable[IPv4Network]) -> list[str]:
         """The client is in these networks now; who is shown inside one is shown anew.
