@@ -50,9 +50,13 @@ class PollingWatcher:
     def look(self) -> None:
         """Look once, and tell of a difference."""
         networks = self._read()
-        if networks != self._known:
-            self._known = networks
+        if networks == self._known:
+            return
+        self._known = networks
+        try:
             self._changed(networks)
+        except Exception:  # the next change is told all the same
+            log.failure("a change of the network was not served")
 
     def stop(self) -> None:
         """See :class:`~ntmobile.interfaces.INetworkWatcher`."""
