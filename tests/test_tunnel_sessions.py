@@ -182,6 +182,19 @@ class RenewalTests(TunnelCase):
         self.assertEqual([], self.a.ended())
         self.assertFlows()
 
+    def test_whichever_ends_first(self) -> None:
+        """R20: the certificate that ends first counts at both ends, so that both want new keys."""
+        for node in (self.a, self.b):
+            self.setUp()
+            soon = (self.a, self.b)[node.name == HIGH]
+            soon.certificate = evolve(soon.certificate, not_after=85400.0)
+            self.establish()
+            for _ in range(9):
+                self.a.send(b"still here")
+                self.net.run(60.0)
+            for each in (self.a, self.b):
+                self.assertTrue(self.established(each)[-1].replaced)
+
     def test_without_a_fresh_one(self) -> None:
         """R20, R34: with no fresh certificate the tunnel goes on until its next rekey only."""
         self.establish()

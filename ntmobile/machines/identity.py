@@ -17,6 +17,7 @@ class LocalIdentity:
 
     :ivar certificate: own device certificate, DER. :ivar private_key: raw X25519 key to it.
     :ivar ipv6: :ivar ipv4: own virtual addresses, as certified.
+    :ivar not_after: when the certificate expires, unix seconds, where that is known.
     """
 
     fqdn: str
@@ -24,13 +25,24 @@ class LocalIdentity:
     private_key: bytes = field(repr=False)
     ipv6: IPv6Address
     ipv4: IPv4Address
+    not_after: float | None = None
 
     @classmethod
     def of(cls, certificate: DeviceCertificate, private_key: bytes) -> LocalIdentity:
         """From a parsed certificate and its X25519 private key."""
         return cls(
-            certificate.fqdn, certificate.der, private_key, certificate.ipv6, certificate.ipv4
+            certificate.fqdn,
+            certificate.der,
+            private_key,
+            certificate.ipv6,
+            certificate.ipv4,
+            certificate.not_after,
         )
+
+    def until(self, peer: DeviceCertificate, unix_time: float) -> float:
+        """Seconds from ``unix_time`` until the first of the two certificates expires (R20)."""
+        own = peer.not_after if self.not_after is None else self.not_after
+        return min(own, peer.not_after) - unix_time
 
     def with_peer(self, peer: DeviceCertificate, *, initiator: bool) -> Parties:
         """The two ends of a handshake with ``peer`` in which this side is the initiator, or not."""

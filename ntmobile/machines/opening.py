@@ -36,7 +36,7 @@ class OpenDirection:
 
     :ivar parties: the two ends, in the roles of this direction.
     :ivar known: when it came. :ivar expires: when its temporal key does (R18).
-    :ivar leg: at its relay, if it has one. :ivar certified: when the peer's certificate expires.
+    :ivar leg: at its relay, if it has one. :ivar certified: until when both certificates are valid.
     """
 
     message: RouteDirection

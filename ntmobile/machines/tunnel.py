@@ -151,7 +151,9 @@ class Tunnel:
         if association.ended or direction.peer != association.peer:
             return
         parties = association.local.with_peer(certificate, initiator=direction.initiator)
-        certified = None if unix_time is None else now + (certificate.not_after - unix_time)
+        certified = None
+        if unix_time is not None:
+            certified = now + association.local.until(certificate, unix_time)
         known = association.directions.add(direction, parties, now, certified)
         if known is None:
             return
