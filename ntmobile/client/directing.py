@@ -23,6 +23,7 @@ from ntmobile.errors import (
     UntrustedIdentity,
 )
 from ntmobile.machines.clients import Policy
+from ntmobile.machines.constants import DIRECTION_LIFETIME
 from ntmobile.machines.correspondence import AskDirection, Correspondence
 from ntmobile.machines.identities import Devices
 from ntmobile.machines.shown import ShownAddresses
@@ -43,6 +44,8 @@ log = Logger()
 REMEMBERED: Final = 1024
 #: Seconds in which the DC answers a Direction Request (it may have to ask two others).
 ANSWER_TIMEOUT: Final = 12.0
+#: Seconds after a request in which its direction may come, be it that CN has to wake first.
+ASKED: Final = ANSWER_TIMEOUT + DIRECTION_LIFETIME
 
 
 class Pins(Protocol):
@@ -81,6 +84,7 @@ class Directing:
     history: OrderedDict[str, str] = field(factory=OrderedDict, init=False)
     _peers: OrderedDict[bytes, str] = field(factory=OrderedDict, init=False)
     _asking: dict[str, list[Deferred[str]]] = field(factory=dict, init=False)
+    _asked: OrderedDict[str, float] = field(factory=OrderedDict, init=False)
 
     async def ask(self, name: str, purpose: Purpose, avoid: tuple[str, ...] = ()) -> str:
         """Ask for a direction towards a device, or a user's device that registered last.
@@ -112,6 +116,10 @@ class Directing:
             waiting.callback(outcome)
 
     async def _request(self, name: str, purpose: Purpose, avoid: tuple[str, ...]) -> str:
+        self._asked[name] = self.clock.seconds()
+        self._asked.move_to_end(name)
+        while len(self._asked) > REMEMBERED:
+            self._asked.popitem(last=False)
         nonce = os.urandom(16)
         issued = int(self.registering.unix_time() * 1000)
         registration = self.registering.registration
@@ -157,8 +165,7 @@ class Directing:
             certificate = self.trust.verify_device(direction.certificate, at)
             if certificate.fqdn != direction.peer or direction.peer == self.fqdn:
                 raise CertificateError(f"the certificate is not that of {direction.peer}")
-            asked = direction.requester == self.fqdn
-            if not asked and not self.policy.admits(direction.peer):
+            if not self._asked_for(direction) and not self.policy.admits(direction.peer):
                 log.info("refused {peer}: not in the allow list", peer=direction.peer)
                 return Outcome.REFUSED
             self.pins.check(certificate)
@@ -171,6 +178,14 @@ class Directing:
             return Outcome.UNTRUSTED
         self._take(direction, certificate)
         return Outcome.OK
+
+    def _asked_for(self, direction: RouteDirection) -> bool:
+        """Whether we have asked for this device, or its user: no DC can just say so (R13)."""
+        if direction.requester != self.fqdn:
+            return False
+        since = self.clock.seconds() - ASKED
+        wanted = (direction.peer, names.user_of(direction.peer))
+        return any(self._asked.get(name, float("-inf")) >= since for name in wanted)
 
     async def _succeed(
         self, direction: RouteDirection, certificate: DeviceCertificate, problem: NTMobileError
