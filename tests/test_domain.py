@@ -339,11 +339,26 @@ class RevocationTests(DomainCase):
 
     def test_notice(self) -> None:
         """R34: a notice reaches the correspondents that are ours."""
+        self.connect(self.phone, self.laptop)
         notice = RevocationNotice(PHONE, (LAPTOP, DESK, TABLET, f"bob.{DC2}"))
         self.assertEqual(self.dc2.domain.coordinator_asked(DC1, notice), LinkAcknowledgement())
         self.world.run(0.1)
         self.assertEqual(self.laptop.ordered, [PHONE])
         self.assertEqual(self.tablet.ordered, [])
+
+    def test_notice_of_strangers(self) -> None:
+        """R34: a DC that makes up revocations costs nobody an order, nor displaces a real one."""
+        self.connect(self.phone, self.laptop)
+        self.laptop.deaf = True
+        self.dc2.domain.coordinator_asked(DC1, RevocationNotice(PHONE, (LAPTOP,)))
+        for number in range(300):
+            notice = RevocationNotice(f"no{number}.alice.{DC1}", (LAPTOP, DESK))
+            self.dc2.domain.coordinator_asked(DC1, notice)
+        self.assertEqual(len(self.dc2.domain.orders), 1)
+        self.laptop.deaf = False
+        self.laptop.register()
+        self.world.run(0.2)
+        self.assertEqual(set(self.laptop.ordered), {PHONE})
 
     def test_other_requests(self) -> None:
         """What a coordinator does not ask ends its link."""

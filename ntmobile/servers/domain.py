@@ -377,10 +377,16 @@ class Domain:
             case RevocationNotice(revoked, correspondents):
                 if names.domain_of(revoked) != domain:
                     raise AuthenticationError(f"{domain} does not speak for {revoked}")
-                self.end_tunnels(revoked, correspondents)
+                # Of those only whom it was directed to: orders are kept, and they are not many.
+                met = tuple(one for one in correspondents if self._has_met(one, revoked))
+                self.end_tunnels(revoked, met)
                 return LinkAcknowledgement()
             case _:
                 raise AuthenticationError("not a request that a coordinator makes")
+
+    def _has_met(self, fqdn: str, peer: str) -> bool:
+        client = self.clients.find(fqdn)
+        return client is not None and peer in client.correspondents
 
     # -- effects
 
