@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.client.directing import ASKED, Directing
+from ntmobile.errors import StorageFailed
 from ntmobile.machines.clients import Policy
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.codec import Message
@@ -32,8 +33,8 @@ def direction(requester: str, peer: DeviceCertificate = CERTIFICATE) -> RouteDir
     )
 
 
-class AdmissionTests(SynchronousTestCase):
-    """R13: whom the device itself admits, whatever its DC says."""
+class DirectingTestCase(SynchronousTestCase):
+    """A device, and its DC's answers."""
 
     def setUp(self) -> None:
         """A phone that admits nobody."""
@@ -51,7 +52,7 @@ class AdmissionTests(SynchronousTestCase):
             ),
             cast(Any, SimpleNamespace(directed=lambda one, *_: self.taken.append(one.peer))),
             cast(Any, SimpleNamespace(learn=lambda certificate: None)),
-            cast(Any, SimpleNamespace(check=lambda certificate: None)),
+            cast(Any, SimpleNamespace(check=self.check)),
             Policy(()),
             REALM.trust(),
             self.clock,
@@ -66,9 +67,16 @@ class AdmissionTests(SynchronousTestCase):
         self.requests.append(message)
         return self.answer
 
+    def check(self, certificate: DeviceCertificate) -> None:
+        """The pins, which have nothing against anybody."""
+
     def ask(self, name: str) -> None:
         """Ask for a direction."""
         self.successResultOf(Deferred.fromCoroutine(self.directing.ask(name, Purpose.NEW)))
+
+
+class AdmissionTests(DirectingTestCase):
+    """R13: whom the device itself admits, whatever its DC says."""
 
     def test_stranger(self) -> None:
         """R13: who is not in the allow list is refused."""
@@ -97,3 +105,28 @@ class AdmissionTests(SynchronousTestCase):
         self.ask(LAPTOP)
         self.clock.advance(ASKED + 1)
         self.assertEqual(self.directing.directed(direction(PHONE)), Outcome.REFUSED)
+
+
+class RefusalTests(DirectingTestCase):
+    """A direction that the device itself cannot accept."""
+
+    def check(self, certificate: DeviceCertificate) -> None:
+        """The pins, which cannot be written."""
+        if self.full:
+            raise StorageFailed("pins.db: the disk is full")
+
+    async def request(self, message: DirectionRequest, timeout: float) -> DirectionResponse:
+        """The DC's answer, which the direction overtakes."""
+        if self.full:
+            self.assertEqual(self.directing.directed(direction(PHONE)), Outcome.UNTRUSTED)
+        return await super().request(message, timeout)
+
+    full = False
+
+    def test_told_at_once(self) -> None:
+        """Who asked hears why at once, also where the direction comes before the DC's answer."""
+        self.full = True
+        asking = Deferred.fromCoroutine(self.directing.ask(LAPTOP, Purpose.NEW))
+        self.failureResultOf(asking, StorageFailed)
+        self.full = False
+        self.ask(LAPTOP)

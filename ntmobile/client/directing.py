@@ -83,6 +83,7 @@ class Directing:
     settled: Callable[[], None]
     history: OrderedDict[str, str] = field(factory=OrderedDict, init=False)
     _peers: OrderedDict[bytes, str] = field(factory=OrderedDict, init=False)
+    _refusals: OrderedDict[bytes, NTMobileError] = field(factory=OrderedDict, init=False)
     _asking: dict[str, list[Deferred[str]]] = field(factory=dict, init=False)
     _asked: OrderedDict[str, float] = field(factory=OrderedDict, init=False)
 
@@ -137,6 +138,9 @@ class Directing:
             raise Unreachable("the coordinator answered something else")
         if answer.outcome not in (Outcome.OK, Outcome.WAKING):
             raise _refusal(name, answer)
+        refusal = self._refusals.pop(answer.direction, None)
+        if refusal is not None:  # the direction itself was here before this answer
+            raise refusal
         peer = self._peers.get(answer.direction, name)
         if answer.outcome == Outcome.WAKING:
             self.note(peer, "waking: it is off or asleep and has been notified")
@@ -208,6 +212,9 @@ class Directing:
     def _refuse(self, direction: RouteDirection, problem: NTMobileError) -> None:
         log.warn("refused a direction: {problem}", problem=str(problem))
         self.note(direction.peer, str(problem))
+        self._refusals[direction.direction] = problem
+        while len(self._refusals) > REMEMBERED:
+            self._refusals.popitem(last=False)
         self.refused(direction.peer, problem)
 
     def _take(self, direction: RouteDirection, certificate: DeviceCertificate) -> None:
