@@ -14,8 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
@@ -46,39 +45,71 @@ class ControlProtocol(LineOnlyReceiver):
         self._running: Deferred[None] | None = None
 
     def lineReceived(self, line: bytes) -> None:
-        """One request."""
-        self._running = Deferred.fromCoroutine(self._run(line))
-        self._running.addErrback(lambda failure: None)
+        """One request; a connection has one at a time."""
+        if self._running is not None:
+            self._write(_error("one command at a time, please"))
+            return
+        running = Deferred.fromCoroutine(self._run(line))
+        running.addErrback(lambda failure: failure.trap(CancelledError))
+        self._running = None if running.called else running
 
     async def _run(self, line: bytes) -> None:
+        name: object = None
         try:
-            request = json.loads(line)
-            command = self._commands[request["command"]]
-        except (ValueError, KeyError, TypeError):
-            self._write({"error": "the agent does not know this command", "kind": "NTMobileError"})
-            return
-        try:
+            try:
+                request = json.loads(line)
+                name = request["command"]
+                command = self._commands[request["command"]]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                self._write(_error("the agent does not know this command"))
+                return
             result = await command(request, lambda event: self._write({"event": event}))
-        except NTMobileError as problem:
-            self._write({"error": str(problem), "kind": type(problem).__name__})
-        except Exception:
-            log.failure("the command {command} failed", command=request["command"])
-            text = "the agent met a fault of its own; its log says more"
-            self._write({"error": text, "kind": "NTMobileError"})
-        else:
             self._write({"result": result})
+        except NTMobileError as problem:
+            self._write(_error(str(problem), type(problem).__name__))
+        except CancelledError:  # whoever asked is gone
+            raise
+        except Exception:
+            log.failure("the command {command} failed", command=name)
+            self._write(_error("the agent met a fault of its own; its log says more"))
+        finally:
+            self._running = None
 
     def _write(self, message: object) -> None:
-        if self.transport is not None:
+        if self.transport is not None and self.connected:
             self.transport.write(json.dumps(message).encode() + b"\n")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The command was ended: so is what it asked for."""
-        if self._running is not None:
-            self._running.cancel()
+        running, self._running = self._running, None
+        self.connected = 0
+        if running is not None:
+            running.cancel()
 
 
-def listen_control(reactor: Any, state: Path, commands: Mapping[str, Command]) -> IListeningPort:
+def _error(text: str, kind: str = "NTMobileError") -> dict[str, str]:
+    return {"error": text, "kind": kind}
+
+
+class ControlPort:
+    """The listening control socket.
+
+    :param directory: descriptor of the state directory; the socket's path goes by it.
+    """
+
+    def __init__(self, listening: Any, directory: int) -> None:
+        self._listening = listening
+        self._directory = directory
+
+    async def stopListening(self) -> None:
+        """Close it, and remove its file."""
+        try:
+            await maybeDeferred(self._listening.stopListening)
+        finally:
+            os.close(self._directory)
+
+
+def listen_control(reactor: Any, state: Path, commands: Mapping[str, Command]) -> ControlPort:
     """Open the control socket.
 
     :raises ConfigurationError: another agent serves this state directory.
@@ -92,29 +123,30 @@ def listen_control(reactor: Any, state: Path, commands: Mapping[str, Command]) -
     factory = Factory.forProtocol(lambda: ControlProtocol(commands))
     factory.noisy = False
     before = os.umask(0o177)
+    directory = os.open(state, os.O_DIRECTORY | os.O_RDONLY | os.O_CLOEXEC)
     try:
-        directory = os.open(state, os.O_DIRECTORY | os.O_RDONLY)
-        try:
-            # sun_path holds 108 bytes, however deep the directory is.
-            listening: IListeningPort = reactor.listenUNIX(
-                f"/proc/self/fd/{directory}/{SOCKET}" if len(str(path)) > 100 else str(path),
-                factory,
-                mode=0o600,
-            )
-        finally:
-            os.close(directory)
+        listening = reactor.listenUNIX(_short(path, directory), factory, mode=0o600)
+    except BaseException:
+        os.close(directory)
+        raise
     finally:
         os.umask(before)
-    return listening
+    return ControlPort(listening, directory)
+
+
+def _short(path: Path, directory: int) -> str:
+    """A name that fits the 108 bytes of sun_path, however deep the open directory is."""
+    text = str(path)
+    return text if len(os.fsencode(text)) <= 100 else f"/proc/self/fd/{directory}/{path.name}"
 
 
 def connect(path: Path) -> socket.socket:
     """Connect to a control socket. :raises Unreachable: nobody listens there."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        directory = os.open(path.parent, os.O_DIRECTORY | os.O_RDONLY)
+        directory = os.open(path.parent, os.O_DIRECTORY | os.O_RDONLY | os.O_CLOEXEC)
         try:
-            connection.connect(f"/proc/self/fd/{directory}/{path.name}")
+            connection.connect(_short(path, directory))
         finally:
             os.close(directory)
     except OSError:
