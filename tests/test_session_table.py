@@ -53,6 +53,15 @@ class CheapRejectionTests(SynchronousTestCase):
             self.assertEqual(self.give(datagram), [])
         self.assertEqual(self.table.dropped, 4)
 
+    def test_port_zero(self) -> None:
+        """R8: what claims to come from port 0 is dropped, even where a client sealed it."""
+        joined = ready()
+        joined.client.conversation.request(KeepAlive(2), "forged", joined.now)
+        (sent,) = joined.client.transmissions()
+        joined.table.effects()
+        joined.table.datagram_received(sent.datagram, ("203.0.113.9", 0), joined.now)
+        self.assertEqual(joined.table.effects(), [])
+
     def test_other_kinds(self) -> None:
         """R8: what no client sends to a DC gets no answer."""
         for kind in set(Kind) - {Kind.SIGNAL_SEALED}:

@@ -72,7 +72,8 @@ class SessionTable:
 
     def datagram_received(self, datagram: bytes, remote: Address, now: float) -> None:
         """A signalling datagram from anywhere. Length, type, index and rate come first (R8)."""
-        if not HEADER_SIZE <= len(datagram) <= DATAGRAM_LIMIT:
+        # Nothing can be answered to port 0, nor can it be named to anybody.
+        if not HEADER_SIZE <= len(datagram) <= DATAGRAM_LIMIT or not remote[1]:
             self.dropped += 1
             return
         try:
