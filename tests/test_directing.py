@@ -3,16 +3,18 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.client.directing import ASKED, Directing
-from ntmobile.errors import StorageFailed
+from ntmobile.errors import AuthenticationError, StorageFailed, UnknownName, Unreachable
 from ntmobile.machines.clients import Policy
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.realtime import (
+    Acknowledgement,
     DirectionRequest,
     DirectionResponse,
     Outcome,
@@ -130,3 +132,111 @@ class RefusalTests(DirectingTestCase):
         self.failureResultOf(asking, StorageFailed)
         self.full = False
         self.ask(LAPTOP)
+
+
+class TakingTests(AdmissionTests):
+    """R1, R15: what is taken of a DC at all."""
+
+    def setUp(self) -> None:
+        """A phone that admits everybody."""
+        super().setUp()
+        self.directing.policy = Policy(("*",))
+
+    def test_stranger(self) -> None:
+        """Who is admitted is taken."""
+        self.assertEqual(self.directing.directed(direction(LAPTOP)), Outcome.OK)
+        self.assertEqual(self.taken, [LAPTOP])
+
+    def test_never_asked(self) -> None:
+        """Whoever the DC says has asked."""
+        self.assertEqual(self.directing.directed(direction(PHONE)), Outcome.OK)
+
+    def test_asked_long_ago(self) -> None:
+        """And however long ago."""
+        self.ask(LAPTOP)
+        self.clock.advance(ASKED + 1.0)
+        self.assertEqual(self.directing.directed(direction(PHONE)), Outcome.OK)
+
+    def test_certificates(self) -> None:
+        """R1: a certificate of another device, of another authority, or none, is not taken."""
+        other = MemoryRealm().device(LAPTOP)[2]
+        desk = REALM.device("desk.bob.dc2.ntm.example")[2]
+        good = direction(LAPTOP)
+        for der in (other.der, desk.der, bytes(64)):
+            wrong = msgspec.structs.replace(good, certificate=der)
+            self.assertEqual(self.directing.directed(wrong), Outcome.UNTRUSTED)
+        self.assertEqual(self.taken, [])
+
+    def test_another_requester(self) -> None:
+        """R15: who asked is one of the two ends; it decides which of crossed directions wins."""
+        wrong = direction("a.a.dc1.ntm.example")
+        self.assertEqual(self.directing.directed(wrong), Outcome.UNTRUSTED)
+
+    def test_ourselves(self) -> None:
+        """A direction towards ourselves is none."""
+        own = direction(PHONE, REALM.device(PHONE)[2])
+        self.assertEqual(self.directing.directed(own), Outcome.UNTRUSTED)
+
+
+class AskingTests(AdmissionTests):
+    """What comes of asking."""
+
+    def test_together(self) -> None:
+        """Requests for one name at the same time are one; each hears the answer."""
+        answer: Deferred[DirectionResponse] = Deferred()
+        asked: list[Message] = []
+
+        def request(message: DirectionRequest, timeout: float) -> Deferred[DirectionResponse]:
+            asked.append(message)
+            return answer
+
+        registering = cast(Any, self.directing.registering)
+        registering.request = request
+        waiting = [
+            Deferred.fromCoroutine(self.directing.ask(LAPTOP, Purpose.NEW)) for _ in range(3)
+        ]
+        self.assertEqual(len(asked), 1)
+        cancelled = waiting.pop()
+        cancelled.addErrback(lambda failure: None)
+        cancelled.cancel()
+        answer.callback(DirectionResponse(Outcome.OK, b"8 octets"))
+        for one in waiting:
+            self.assertEqual(self.successResultOf(one), LAPTOP)
+
+    def test_refusals(self) -> None:
+        """Each outcome is an error of its kind, with the words of the DC; unknown ones too."""
+        for outcome, kind in (
+            (Outcome.UNKNOWN, UnknownName),
+            (Outcome.REFUSED, UnknownName),
+            (Outcome.UNTRUSTED, AuthenticationError),
+            (Outcome.UNREACHABLE, Unreachable),
+            (Outcome.NO_RELAY, Unreachable),
+            (Outcome.BUSY, Unreachable),
+            (99, Unreachable),
+        ):
+            self.answer = DirectionResponse(outcome, detail="these words")
+            asking = Deferred.fromCoroutine(self.directing.ask(LAPTOP, Purpose.NEW))
+            failure = self.failureResultOf(asking, kind)
+            self.assertIn("these words", failure.getErrorMessage())
+            self.assertIn("these words", self.directing.history[LAPTOP])
+
+    def test_nonsense(self) -> None:
+        """R11: another answer than the one to a Direction Request is no answer."""
+        self.answer = cast(DirectionResponse, Acknowledgement())
+        asking = Deferred.fromCoroutine(self.directing.ask(LAPTOP, Purpose.NEW))
+        self.failureResultOf(asking, Unreachable)
+
+    def test_signed(self) -> None:
+        """R13: each request is signed over both names, a fresh nonce and the AS's time."""
+        for _ in range(2):
+            self.ask(LAPTOP)
+        first, second = self.requests
+        assert isinstance(first, DirectionRequest) and isinstance(second, DirectionRequest)
+        self.assertNotEqual(first.nonce, second.nonce)
+        self.assertEqual(first.issued, int(REALM.now * 1000))
+
+    def test_history_is_bounded(self) -> None:
+        """What is remembered of names is bounded."""
+        for number in range(3000):
+            self.directing.note(f"d{number}.bob.dc2.ntm.example", "word")
+        self.assertLessEqual(len(self.directing.history), 1024)

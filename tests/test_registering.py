@@ -173,7 +173,25 @@ class RegisteringTests(SynchronousTestCase):
         self.assertEqual(self.client.problem, "")
         self.assertEqual(self.told.heard[0], "logged in")
         self.assertIsInstance(self.told.heard[1], Registered)
-        self.assertIn(PolicyRequest(1, ("*",)), self.dc.asked)
+        (policy,) = [one for one in self.dc.asked if isinstance(one, PolicyRequest)]
+        self.assertEqual(policy.allow, ("*",))
+
+    def test_policy_is_the_newest(self) -> None:
+        """R9, R12, R13: a policy counts as new at each login, by the AS's clock, not by our own."""
+        self.client.policy = PolicyRequest(0, ("*",))
+        for offset in (0.0, 1000.0):
+            self.outcome = lambda offset=offset: self.session(offset)  # type: ignore[misc]  # bound
+            self.client.start()
+            self.run_for(0.2)
+        generations = [one.generation for one in self.dc.asked if isinstance(one, PolicyRequest)]
+        self.assertEqual(len(generations), 2)
+        self.assertGreater(generations[1] - generations[0], 999_000)
+
+    def session(self, offset: float) -> LoginResult:
+        """A login at an AS whose clock is ahead of ours."""
+        result = self.dc.admit()
+        result.time_offset = offset
+        return result
 
     def test_login_fails(self) -> None:
         """A login that fails is tried again with growing waits, and the reason is shown."""

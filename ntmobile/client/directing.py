@@ -169,6 +169,8 @@ class Directing:
             certificate = self.trust.verify_device(direction.certificate, at)
             if certificate.fqdn != direction.peer or direction.peer == self.fqdn:
                 raise CertificateError(f"the certificate is not that of {direction.peer}")
+            if direction.requester not in (self.fqdn, direction.peer):
+                raise CertificateError(f"{direction.requester} is neither of the two ends")
             if not self._asked_for(direction) and not self.policy.admits(direction.peer):
                 log.info("refused {peer}: not in the allow list", peer=direction.peer)
                 return Outcome.REFUSED

@@ -139,9 +139,8 @@ class Node:
             shortest=settings.keepalive[0],
             longest=settings.keepalive[1],
         )
-        if settings.allow is not None or settings.relay_only:
-            generation = int(self.registering.unix_time() * 1000)
-            self.registering.policy = PolicyRequest(generation, allow, settings.relay_only)
+        # Said at each start, also where it is the default: the DC keeps what it was told before.
+        self.registering.policy = PolicyRequest(0, allow, settings.relay_only)
         self.directing = Directing(
             self.fqdn,
             self.registering,

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from random import uniform
 from typing import Any, Final, Protocol
 
+import msgspec
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -66,6 +67,7 @@ class Registering:
 
     :param log_in: logs in with the device's certificate.
     :param transmit: sends a datagram.
+    :ivar policy: whom the client admits; its generation is set at each login, by the AS's clock.
     :ivar problem: why the client is not registered, for people; empty if it is.
     """
 
@@ -257,7 +259,9 @@ class Registering:
             version=__version__,
             shortest=self.shortest,
             longest=self.longest,
-            policy=self.policy,
+            policy=None
+            if self.policy is None
+            else msgspec.structs.replace(self.policy, generation=int(self.unix_time() * 1000)),
         )
         self.problem = "registering"
         self._abandon(Unreachable("the session was replaced meanwhile; ask again"))
