@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -180,7 +181,7 @@ class RegisteringTests(SynchronousTestCase):
         """R9, R12, R13: a policy counts as new at each login, by the AS's clock, not by our own."""
         self.client.policy = PolicyRequest(0, ("*",))
         for offset in (0.0, 1000.0):
-            self.outcome = lambda offset=offset: self.session(offset)  # type: ignore[misc]  # bound
+            self.outcome = partial(self.session, offset)
             self.client.start()
             self.run_for(0.2)
         generations = [one.generation for one in self.dc.asked if isinstance(one, PolicyRequest)]
@@ -190,7 +191,7 @@ class RegisteringTests(SynchronousTestCase):
     def session(self, offset: float) -> LoginResult:
         """A login at an AS whose clock is ahead of ours."""
         result = self.dc.admit()
-        result.time_offset = offset
+        cast(Any, result).time_offset = offset
         return result
 
     def test_login_fails(self) -> None:
