@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.client.identity import DeviceIdentity
 from ntmobile.client.state import DEVICE, SETTINGS, default_state
+from ntmobile.commands.agent import last_line
 from ntmobile.commands.main import main
 from ntmobile.servers.realm import Realm
 from tests.platforms import HOST, free_port
@@ -271,6 +272,35 @@ class RefusalTests(SynchronousTestCase):
         path.chmod(0o644)
         line = self.fails("--trust", self.bundle(), "--password-file", str(path))
         self.assertIn("everybody may read it", line)
+
+
+class UpTests(SynchronousTestCase):
+    """What ``ntm up`` refuses."""
+
+    def setUp(self) -> None:
+        self.state = Path(self.mktemp())
+
+    def fails(self) -> str:
+        result = CliRunner().invoke(main, ["up", "--state", str(self.state)], prog_name="ntm")
+        self.assertEqual((result.exit_code, result.stdout), (1, ""), result.output)
+        self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+        return result.stderr.strip()
+
+    def test_no_device(self) -> None:
+        """Without a device there is nothing to start, whether the directory exists or not."""
+        self.assertIn("no device is enrolled here; see ntm enroll", self.fails())
+        self.state.mkdir(parents=True)
+        self.assertIn("no device is enrolled here; see ntm enroll", self.fails())
+        self.assertEqual(list(self.state.iterdir()), [])
+
+    def test_agent_ends(self) -> None:
+        """What the agent said at its end is the command's error, whether logged or printed."""
+        log = self.state / "agent.log"
+        self.state.mkdir(parents=True)
+        text = "2026-11-24 08:19:58.724 program: ERROR ntm-client: no port\n"
+        for written in (text, "ntm-client: no port\n"):
+            log.write_text(f"ntm-client: earlier\n{written}")
+            self.assertEqual(last_line(log), "no port")
 
 
 class DefaultStateTests(SynchronousTestCase):

@@ -108,7 +108,8 @@ class TunnelTests(PlatformTestCase):
     async def test_wrong_names(self) -> None:
         """Names that cannot be a correspondent's are refused with one line."""
         _, phone, _ = await self.pair()
-        await self.assertRaises_(InvalidName, phone.connect(PHONE))
+        for name in (PHONE, "", "192.0.2.1", "La Ptop.bob", "a\udcff.bob", f"{'x.' * 50}bob"):
+            await self.assertRaises_(InvalidName, phone.connect(name))
         for name in ("x.y.dc9.ntm.example", "laptop.bob.elsewhere.test"):
             problem = await self.assertRaises_(
                 (UnknownName, Unreachable, AuthenticationError),  # type: ignore[arg-type]  # any

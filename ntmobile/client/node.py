@@ -40,6 +40,7 @@ from ntmobile.machines.tunnel import LocalIdentity, Tunnel
 from ntmobile.machines.tunnel_effects import Ended, Established, PathChanged, RoundTrip
 from ntmobile.protocols import trace
 from ntmobile.protocols.virtual_udp import VirtualSocket
+from ntmobile.wire import names
 from ntmobile.wire.certificates import DeviceCertificate, TrustStore
 from ntmobile.wire.messages.fields import Endpoint
 from ntmobile.wire.messages.realtime import (
@@ -250,7 +251,7 @@ class Node:
         :raises Unreachable: no way was found in ``timeout`` seconds.
         :raises AuthenticationError: it is not trusted, or another than the pinned one.
         """
-        if name == self.fqdn:
+        if names.check_name(name) == self.fqdn:
             raise InvalidName(f"{name} is this device itself")
         tunnel = self.correspondence.find(name)
         if tunnel is not None and tunnel.established:

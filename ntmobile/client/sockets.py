@@ -55,10 +55,11 @@ class ClientSockets:
     def open(self, port: int = 0) -> None:
         """Open the sockets of all families that this system has.
 
-        :param port: UDP port; 0 takes any.
+        :param port: UDP port; 0 takes any, as does one that is in use, with a warning.
         :raises NotPermittedHere: there is neither.
         """
         problem: object = None
+        configured = port
         for family in (4, 6):
             try:
                 listening = self._listen(family, port)
@@ -67,7 +68,15 @@ class ClientSockets:
                 log.info("no IPv{family} socket: {problem}", family=family, problem=problem)
                 continue
             self._ports[family] = listening
-            port = port or listening[1].getHost().port
+            given = listening[1].getHost().port
+            if configured not in (0, given):
+                log.warn(
+                    "UDP port {port} of IPv{family} is in use by another program; this is {given}",
+                    port=configured,
+                    family=family,
+                    given=given,
+                )
+            port = port or given
         if not self._ports:
             raise NotPermittedHere(f"no UDP socket can be opened: {problem}")
 

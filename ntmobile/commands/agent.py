@@ -12,8 +12,9 @@ from typing import Any, Final
 import click
 
 from ntmobile.client.control import call
+from ntmobile.client.state import SETTINGS
 from ntmobile.commands.state import state_option
-from ntmobile.errors import NTMobileError, Unreachable
+from ntmobile.errors import NotRegistered, NTMobileError, Unreachable
 
 #: The agent's log, in its state directory.
 LOG: Final = "agent.log"
@@ -46,6 +47,8 @@ def up(state: Path, foreground: bool, wait: float) -> None:
         pass
     else:
         raise click.ClickException(f"an agent is running already for {state}; see ntm status")
+    if not (state / SETTINGS).exists():
+        raise NotRegistered(f"{state}: no device is enrolled here; see ntm enroll")
     with (state / LOG).open("ab") as log:
         agent = subprocess.Popen(
             _command(state, str(state / LOG)),
@@ -67,7 +70,7 @@ def _await(state: Path, agent: subprocess.Popen[bytes], wait: float) -> dict[str
     status: dict[str, Any] | None = None
     while time.monotonic() < deadline and not (status and status["registered"]):
         if agent.poll() is not None:
-            raise click.ClickException(_last_line(state / LOG))
+            raise click.ClickException(last_line(state / LOG))
         with suppress(NTMobileError):
             status = call(state, "status", timeout=2.0)
         time.sleep(0.05)
@@ -76,10 +79,11 @@ def _await(state: Path, agent: subprocess.Popen[bytes], wait: float) -> dict[str
     return status
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
+    """What an agent that ended said last, as it printed or logged it."""
     lines = log.read_text(errors="replace").splitlines()
-    said = [line for line in lines if line.startswith("ntm-client: ")]
-    return said[-1].removeprefix("ntm-client: ") if said else f"the agent ended; see {log}"
+    said = [text for _, own, text in (line.partition("ntm-client: ") for line in lines) if own]
+    return said[-1] if said else f"the agent ended; see {log}"
 
 
 @click.command()

@@ -69,6 +69,12 @@ def check_server(text: str) -> str:
     return text
 
 
+def check_name(text: str) -> str:
+    """Return ``text`` if somebody could be called so, device or user: any name that is valid."""
+    _labels(text, FQDN_LIMIT, "name")
+    return text
+
+
 def check_user(label: str) -> str:
     """Return ``label`` if a user may be called so: a label that servers do not need (rule R1)."""
     if label in RESERVED_LABELS:
