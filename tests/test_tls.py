@@ -104,7 +104,21 @@ class RefusalTests(SynchronousTestCase):
     def test_unknown_authority_of_the_same_name(self) -> None:
         """R1: another root that calls itself by this realm's name is refused."""
         impostor = MemoryRealm(self.realm.domain)
-        self.assertRaises(CertificateError, self.connect, impostor.server("dc", DC1))
+        error = self.assertRaises(CertificateError, self.connect, impostor.server("dc", DC1))
+        self.assertIn(f"the root of {self.realm.domain} did not sign", str(error))
+
+    def test_unknown_authority_that_is_shown(self) -> None:
+        """R1: so it is if the server shows that root too; what is said is about the root."""
+        impostor = MemoryRealm(self.realm.domain)
+        key, chain = impostor.server("dc", DC1)
+        shown = (key, [*chain, impostor.authority.root])
+        error = self.assertRaises(CertificateError, self.connect, shown)
+        self.assertIn("compare the ca.pem files", str(error))
+
+    def test_shown_chain(self) -> None:
+        """A server shows its certificate and not the root, which the other side must have."""
+        client, _ = self.connect(self.realm.server("dc", DC1))
+        self.assertEqual(len(client.connection.get_peer_cert_chain() or []), 1)
 
     def test_expired(self) -> None:
         """R12: an expired certificate is refused, and told apart from a wrong one."""

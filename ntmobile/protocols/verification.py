@@ -24,6 +24,8 @@ from ntmobile.wire.certificates import TrustStore, role_of
 
 #: X509_V_FLAG_NO_CHECK_TIME: validity is checked here, against an injected clock.
 _NO_CHECK_TIME: Final = 0x200000
+#: SSL_MODE_NO_AUTO_CHAIN: what is shown is the own chain, not what the trusted roots add to it.
+_NO_AUTO_CHAIN: Final = 0x8
 #: Unix seconds; None where the time is not known yet, so that validity is checked later (R12).
 WallClock = Callable[[], float | None]
 
@@ -95,7 +97,7 @@ class Credentials:
         context.set_max_proto_version(SSL.TLS1_3_VERSION)
         context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+        context.set_mode(SSL.MODE_RELEASE_BUFFERS | _NO_AUTO_CHAIN)
         if self.key is not None:
             context.use_privatekey(self.key)
             context.use_certificate(self.chain[0])
@@ -143,6 +145,11 @@ def verification(
             return True
         try:
             certificate = shown.to_cryptography()
+            if depth:
+                raise CertificateError(
+                    f"signed by a root of {role_of(certificate)[1]} that is not trusted here; "
+                    f"compare the ca.pem files"
+                )
             identity = expect(certificate)
             credentials.verify(certificate, *identity)
             if not chain_is_good:
