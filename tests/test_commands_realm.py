@@ -119,6 +119,15 @@ class RealmTests(CommandTestCase):
         self.assertIn("nothing was changed", self.ok(*words))
         self.assertIn("changed: port, dns_port.", self.ok(*words, "--port", "9", "--dns-port", "8"))
 
+    def test_relay_with_two_addresses(self) -> None:
+        """A relay that would not start is not made."""
+        self.make()
+        words = ["realm", "add-relay", self.realm, "r9", "--dc", DC1]
+        text = self.fails(*words, "--address", "127.0.0.1", "--address", "127.0.0.2")
+        self.assertIn("at most one address of each family", text)
+        self.assertFalse((self.directory / "relays" / "r9").exists())
+        self.ok(*words, "--address", "127.0.0.1", "--address", "::1")
+
     def test_unreachable_account_server(self) -> None:
         """A coordinator elsewhere that could not find its account server is told in time."""
         self.ok("realm", "init", self.realm, "--domain", "ntm.example")
@@ -270,7 +279,8 @@ class UserTests(CommandTestCase):
     def test_disabled_and_enabled(self) -> None:
         """A user is disabled and enabled; an unknown one is an error."""
         self.add()
-        self.ok("user", "disable", "alice", "--realm", self.realm)
+        text = self.ok("user", "disable", "alice", "--realm", self.realm)
+        self.assertIn("is disabled; 0 devices were revoked.", text)
         self.assertIn("disabled", self.ok("user", "list", "--realm", self.realm))
         self.ok("user", "enable", "alice", "--realm", self.realm)
         self.assertNotIn("disabled", self.ok("user", "list", "--realm", self.realm))

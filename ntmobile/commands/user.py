@@ -88,7 +88,10 @@ def disable(name: str, directory: Path) -> None:
     full = realm.registry.user_name(name)
     with opened_accounts(realm) as accounts:
         revoked = accounts.set_disabled(full, True, time.time())
-    say(f"{full} is disabled; {len(revoked)} certificates of its devices were revoked.")
+    devices = len({each.fqdn for each in revoked})
+    say(
+        f"{full} is disabled; {devices} {'device was' if devices == 1 else 'devices were'} revoked."
+    )
 
 
 @user.command()

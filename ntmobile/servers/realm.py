@@ -190,6 +190,10 @@ class Realm:
         if coordinator is None:
             raise UnknownName(f"there is no coordinator of {domain}; see ntm realm add-dc")
         full = names.check_server(f"{name}.{domain}")
+        if len({":" in address for address in addresses}) != len(addresses):
+            raise ConfigurationError(
+                "a relay server has at most one address of each family; add another relay for more"
+            )
         directory = self.directory / "relays" / name
         file = directory.parent / f"{name}.toml"
         other = self.registry.relays.get(name)
