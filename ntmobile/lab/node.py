@@ -118,10 +118,17 @@ def _environment() -> dict[str, str]:
     environment = {**os.environ, "PATH": SEARCH_PATH, "PYTHONUNBUFFERED": "1"}
     for name in ("DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "NTM_STATE"):
         environment.pop(name, None)
-    if (ROOT / "ntmobile").is_dir() and _tests_use_source_tree():
-        paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
+    if found := python_path():
+        environment["PYTHONPATH"] = found
     return environment
+
+
+def python_path() -> str:
+    """Give the ``PYTHONPATH`` of programs in a lab; empty if they need none."""
+    paths = [os.environ.get("PYTHONPATH", "")]
+    if (ROOT / "ntmobile").is_dir() and _tests_use_source_tree():
+        paths.insert(0, str(ROOT))
+    return os.pathsep.join(filter(None, paths))
 
 
 def _tests_use_source_tree() -> bool:

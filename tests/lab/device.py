@@ -26,12 +26,14 @@ class Device:
     """An enrolled device.
 
     :ivar host: where it is. :ivar fqdn: its name. :ivar state: its state directory.
-    :ivar agent: the running agent, if any. :ivar virtual: its addresses, once it has run.
+    :ivar env: more environment for its programs of ours. :ivar agent: the running agent, if any.
+    :ivar virtual: its addresses, once it has run.
     """
 
     host: Host = field(repr=False)
     fqdn: str
     state: Path
+    env: dict[str, str] = field(factory=dict)
     agent: Process | None = None
     virtual: dict[str, str] = field(factory=dict)
 
@@ -45,6 +47,7 @@ class Device:
         self.agent = await self.host.spawn(
             [*TWISTD, "ntm-client", "--state", str(self.state)],
             name=f"agent-{self.fqdn.partition('.')[0]}",
+            env=self.env,
             standing=standing,
         )
 
@@ -95,7 +98,7 @@ class Device:
         """Run an ``ntm`` command of this device: the first word is the command."""
         command, *rest = words
         argv = [*NTM, command, "--state", str(self.state), *rest]
-        return await self.host.run(argv, check=check, timeout=timeout)
+        return await self.host.run(argv, check=check, timeout=timeout, env=self.env)
 
     async def run(
         self, argv: Sequence[str], *, check: bool = True, timeout: float = 20.0

@@ -6,6 +6,7 @@ delegated by BIND to the DCs' own name servers, and all lookups go that way.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
@@ -15,6 +16,7 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
 from ntmobile.lab.network import Host, Server
+from ntmobile.lab.node import python_path
 from ntmobile.lab.process import Process, eventually, together
 from ntmobile.lab.supervision import LabError
 from tests.lab.commands import NTM, TWISTD
@@ -41,6 +43,12 @@ class Platform:
     #: Seconds that making it took.
     took: float = 0.0
     _users: Iterator[str] = field(factory=lambda: cycle(USERS))
+
+    @property
+    def clock(self) -> IReactorTime:
+        """The clock of the tests."""
+        reactor: IReactorTime = self.lab.lab.reactor
+        return reactor
 
     @property
     def directory(self) -> Path:
@@ -127,11 +135,8 @@ class Platform:
         await device.start(standing=True)
         await device.ready()
 
-    async def enroll(self, host: Host, account: str, label: str) -> Device:
-        """Make a device of a user on a host; its agent is to be started."""
-        user, _, domain = account.partition("@")
-        fqdn = f"{label}.{user}.{domain}"
-        state = host.home / label
+    def enrolment(self, account: str, label: str, state: Path) -> list[str]:
+        """The command that makes a device of a user."""
         options = {
             "--device": label,
             "--trust": self.directory / "ca.pem",
@@ -139,8 +144,40 @@ class Platform:
             "--password-file": self.password_file,
         }
         words = [str(word) for option in options.items() for word in option]
-        await host.run([*NTM, "enroll", account, *words], timeout=30)
-        return Device(host, fqdn, state)
+        return [*NTM, "enroll", account, *words]
+
+    async def enroll(
+        self,
+        host: Host,
+        account: str,
+        label: str,
+        *,
+        state: Path | None = None,
+        env: dict[str, str] | None = None,
+    ) -> Device:
+        """Make a device of a user on a host; its agent is to be started.
+
+        :param state: its directory; else one of its name. :param env: more environment for it.
+        """
+        user, _, domain = account.partition("@")
+        state = state or host.home / label
+        await host.run(self.enrolment(account, label, state), timeout=30, env=env)
+        return Device(host, f"{label}.{user}.{domain}", state, env or {})
+
+    def shifted_clock(self, seconds: float) -> dict[str, str]:
+        """An environment in which Python's programs have a wall clock that is wrong."""
+        directory = self.lab.lab.directory / f"clock{seconds:+.0f}"
+        directory.mkdir(exist_ok=True)
+        (directory / "sitecustomize.py").write_text(
+            f"import time\n_time = time.time\ntime.time = lambda: _time() + {seconds}\n"
+        )
+        paths = [str(directory), *filter(None, [python_path()])]
+        return {"PYTHONPATH": os.pathsep.join(paths)}
+
+    def replug(self, *hosts: str) -> None:
+        """Have hosts plugged in anew after the test: their NAT forgot how the DC reaches them."""
+        for name in hosts:
+            self.lab.clients[name].attachment.altered = True
 
     async def restore(self) -> None:
         """After a test: everybody at home, registered, and without tunnels."""
@@ -154,8 +191,7 @@ class Platform:
             # The last packets of connections that were cut off bring a tunnel up again.
             return not device.ask("end")
 
-        clock: IReactorTime = self.lab.lab.reactor
-        await eventually(clock, quiet, timeout=5, what=f"{device.fqdn} without tunnels")
+        await eventually(self.clock, quiet, timeout=5, what=f"{device.fqdn} without tunnels")
 
 
 def _addresses(host: Host) -> list[str]:
