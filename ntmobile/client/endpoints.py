@@ -15,8 +15,9 @@ import socket
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
@@ -34,32 +35,42 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ntmobile.client.control import SOCKET, error_of
+from ntmobile.client.settings import load_settings
 from ntmobile.client.state import default_state
-from ntmobile.errors import ConfigurationError, NotRegistered, Unreachable
+from ntmobile.errors import ConfigurationError, NotPermittedHere, NotRegistered, Unreachable
 from ntmobile.plugins.netns.channel import Channel
 
+#: Attachments that have no sockets, only what is inside the program.
+_SOCKETLESS: Final = ("datagram", "fd")
 #: Seconds for a TCP connection through a tunnel that is up.
 CONNECT_TIMEOUT: Final = 30.0
 
 
-def open_socket(state: Path, family: socket.AddressFamily) -> socket.socket:
-    """A non-blocking stream socket in the virtual network of ``state``.
+def open_socket(state: Path) -> tuple[socket.socket, bool]:
+    """A non-blocking IPv6 stream socket that reaches the virtual network of ``state``.
 
-    Where that is no namespace of its own (the ``tun`` attachment), it is the host's.
+    :return: it, and whether it is in a namespace of its own; else (the ``tun`` attachment) it is
+        the host's, where not everything that it could reach or hear is of the virtual network.
+    :raises NotPermittedHere: this device has no virtual network for sockets.
     """
     try:
         channel = Channel.connect(state)
     except NotRegistered:
-        made = socket.socket(family, socket.SOCK_STREAM)
+        if load_settings(state).attachment[0] in _SOCKETLESS:
+            raise NotPermittedHere(
+                f"{state}: this device has no virtual network for sockets; set "
+                '[attachment] plugin = "netns" or "tun" in its node.toml'
+            ) from None
+        made, alone = socket.socket(socket.AF_INET6, socket.SOCK_STREAM), False
     else:
         try:
-            kind = int(socket.SOCK_STREAM)
-            _, [descriptor] = channel.request("socket", family=int(family), type=kind, protocol=0)
+            family, kind = int(socket.AF_INET6), int(socket.SOCK_STREAM)
+            _, [descriptor] = channel.request("socket", family=family, type=kind, protocol=0)
         finally:
             channel.close()
-        made = socket.socket(fileno=descriptor)
+        made, alone = socket.socket(fileno=descriptor), True
     made.setblocking(False)
-    return made
+    return made, alone
 
 
 class _Answer(LineOnlyReceiver):
@@ -100,13 +111,21 @@ async def ask_agent(reactor: Any, state: Path, command: str, **parameters: Any) 
     :raises NTMobileError: what the agent says, or that none is running.
     """
     question = _Answer({"command": command, **parameters})
-    endpoint = UNIXClientEndpoint(reactor, str(state / SOCKET))
     try:
-        await connectProtocol(endpoint, question)
-    except Exception as problem:
+        directory = os.open(state, os.O_DIRECTORY | os.O_RDONLY)
+        try:
+            # An address of this kind holds 108 bytes, however deep the directory is.
+            path = f"/proc/self/fd/{directory}/{SOCKET}"
+            await connectProtocol(UNIXClientEndpoint(reactor, path), question)
+        finally:
+            os.close(directory)
+    except ConnectingCancelledError:
+        question.answer.addErrback(lambda failure: None)
+        raise CancelledError from None
+    except Exception:  # the directory, the socket, or who listens there is missing
         question.answer.addErrback(lambda failure: None)
         raise Unreachable(
-            f"no agent is running for {state} ({problem}); start it with: ntm up --state {state}"
+            f"no agent is running for {state}; start it with: ntm up --state {state}"
         ) from None
     return await question.answer
 
@@ -127,9 +146,14 @@ class _Connecting:
     def doWrite(self) -> None:
         """Writable: connected, or failed."""
         self._reactor.removeWriter(self)
+        self._decide(None)
+
+    def _decide(self, reason: Failure | None) -> None:
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             self.done.errback(Failure(Unreachable(os.strerror(code))))
+        elif reason is not None:
+            self.done.errback(Failure(Unreachable(reason.getErrorMessage())))
         else:
             self.done.callback(None)
 
@@ -145,9 +169,9 @@ class _Connecting:
         return "ntm"
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor gave it up."""
+        """The reactor sees an error on it, or ends."""
         if not self.done.called:
-            self.done.errback(reason)
+            self._decide(reason)
 
 
 @implementer(IStreamClientEndpoint)
@@ -169,7 +193,7 @@ class NTMClientEndpoint:
 
     async def _connect(self, factory: IProtocolFactory) -> Any:
         shown = await ask_agent(self._reactor, self._state, "resolve", name=self._name)
-        made = open_socket(self._state, socket.AF_INET6)
+        made, _ = open_socket(self._state)
         try:
             code = made.connect_ex((shown["ipv6"], self._port))
             if code not in (0, errno.EINPROGRESS):
@@ -206,7 +230,11 @@ class _Adopting(Factory[Any]):
 
 @implementer(IStreamServerEndpoint)
 class NTMServerEndpoint:
-    """Listens on the virtual addresses of this device, IPv6 and IPv4."""
+    """Listens on the virtual addresses of this device.
+
+    On both, IPv6 and IPv4, where the virtual network is a namespace of its own; where it is an
+    interface of the host, on the IPv6 address alone, so that nobody else can connect.
+    """
 
     def __init__(self, reactor: Any, state: Path, port: int) -> None:
         self._reactor = reactor
@@ -218,12 +246,12 @@ class NTMServerEndpoint:
         return Deferred.fromCoroutine(self._listen(protocolFactory))
 
     async def _listen(self, factory: IProtocolFactory) -> IListeningPort:
-        await ask_agent(self._reactor, self._state, "status")
-        made = open_socket(self._state, socket.AF_INET6)
+        status = await ask_agent(self._reactor, self._state, "status")
+        made, alone = open_socket(self._state)
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            made.bind(("::", self._port))
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if alone else 1)
+            made.bind(("::" if alone else status["virtual"]["ipv6"], self._port))
             made.listen(128)
             listening: IListeningPort = self._reactor.adoptStreamPort(
                 made.fileno(), socket.AF_INET6, factory
