@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -334,6 +335,37 @@ class TrustTests(SynchronousTestCase):
             realm.device_ca = signer
             trust.verify_device(realm.device(PHONE)[2], NOW)
         self.assertRaises(CertificateError, trust.verify_device, VALID, NOW)
+
+
+SERVER = REALM.server("dc", DC1)[1][0].public_bytes(Encoding.DER)
+AUTHORITIES = [
+    each.public_bytes(Encoding.DER)
+    for each in (REALM.root.certificate, REALM.device_ca.certificate)
+]
+
+
+class AlteredTests(SynchronousTestCase):
+    """R11: what is wrong in a certificate may show only when that part of it is looked at."""
+
+    @given(st.integers(0, len(SERVER) - 1), st.integers(1, 255))
+    @example(SERVER.index(b"\xa0\x03\x02\x01\x02") + 4, 0x7D)  # its version
+    @example(SERVER.index(b"ntm.example root") - 1, 0x7F)  # its issuer
+    def test_server(self, place: int, change: int) -> None:
+        """A server's certificate in which any byte was changed is one error."""
+        altered = bytearray(SERVER)
+        altered[place] ^= change
+        verify = REALM.trust().verify_server
+        self.assertRaises(CertificateError, verify, [bytes(altered)], "dc", DC1, NOW)
+
+    @given(st.sampled_from((0, 1)), st.integers(0, 300), st.integers(1, 255))
+    @example(0, AUTHORITIES[0].index(b"\xa0\x03\x02\x01\x02") + 4, 0x7D)
+    @example(1, AUTHORITIES[1].index(b"ntm.example root") - 1, 0x7F)
+    def test_bundle(self, which: int, place: int, change: int) -> None:
+        """So is a bundle."""
+        altered = [bytearray(each) for each in AUTHORITIES]
+        altered[which][place % len(altered[which])] ^= change
+        pem = "".join(ssl.DER_cert_to_PEM_cert(bytes(each)) for each in altered)
+        self.assertRaises(CertificateError, Authority.from_pem, None, pem.encode())
 
 
 class BundleTests(SynchronousTestCase):

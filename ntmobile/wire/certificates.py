@@ -11,7 +11,8 @@ A server certificate names exactly one role in a subject alternative name URI, `
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address
@@ -24,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, SignatureAlgorithmOID
 
-from ntmobile.errors import CertificateError, CertificateNotCurrent, InvalidName
+from ntmobile.errors import CertificateError, CertificateNotCurrent, InvalidName, NTMobileError
 from ntmobile.wire import names, virtual
 from ntmobile.wire.roles import DEVICE_CA_ROLE as DEVICE_CA_ROLE
 from ntmobile.wire.roles import ROOT_ROLE as ROOT_ROLE
@@ -51,6 +52,20 @@ def key_id(public_key: bytes) -> str:
     It stands as the issuer's common name in device certificates. It selects, it proves nothing.
     """
     return base64.b32encode(sha256(public_key).digest()[:5]).decode("ascii").lower()
+
+
+@contextmanager
+def _parsing(what: str) -> Iterator[None]:
+    """One error for everything: the parser raises what it likes on hostile input (R11).
+
+    Much of a certificate is parsed only when it is looked at, so all that looks belongs in here.
+    """
+    try:
+        yield
+    except NTMobileError:
+        raise
+    except Exception as problem:
+        raise CertificateError(f"{what} that does not parse: {problem}") from None
 
 
 @frozen
@@ -87,12 +102,8 @@ class DeviceCertificate:
             raise CertificateError(
                 f"a device certificate of {len(der)} bytes, more than {DEVICE_LIMIT}"
             )
-        try:
+        with _parsing("a device certificate"):
             return cls._parse(x509.load_der_x509_certificate(der))
-        except CertificateError:
-            raise
-        except Exception as problem:  # the parser raises what it likes on hostile input (R11)
-            raise CertificateError(f"a device certificate that does not parse: {problem}") from None
 
     @classmethod
     def _parse(cls, certificate: x509.Certificate) -> DeviceCertificate:
@@ -177,10 +188,16 @@ class Authority:
         """
         if len(pem) > BUNDLE_LIMIT:
             raise CertificateError(f"a bundle of more than {BUNDLE_LIMIT} bytes")
-        try:
-            certificates = x509.load_pem_x509_certificates(pem)
-        except ValueError:
-            raise CertificateError("no PEM certificates; a realm's bundle is its ca.pem") from None
+        with _parsing("a bundle"):
+            try:
+                certificates = x509.load_pem_x509_certificates(pem)
+            except ValueError:
+                text = "no PEM certificates; a realm's bundle is its ca.pem"
+                raise CertificateError(text) from None
+            return cls._of(suffix, certificates)
+
+    @classmethod
+    def _of(cls, suffix: str | None, certificates: Sequence[x509.Certificate]) -> Authority:
         roots = [each for each in certificates if each.issuer == each.subject]
         if len(roots) != 1:
             raise CertificateError(f"{len(roots)} root certificates instead of one")
@@ -344,12 +361,13 @@ class TrustStore:
         :raises CertificateError: another realm, role or name, or anything else is wrong.
         """
         certificate = load_server(chain)
-        found = role_of(certificate)
-        if role not in SERVER_ROLES or found != (role, name):
-            raise CertificateError(
-                f"expected {role}:{name}, but the certificate is that of {found[0]}:{found[1]}"
-            )
-        self.authority_for(name).check_server(certificate, at)
+        with _parsing("a certificate"):
+            found = role_of(certificate)
+            if role not in SERVER_ROLES or found != (role, name):
+                raise CertificateError(
+                    f"expected {role}:{name}, but the certificate is that of {found[0]}:{found[1]}"
+                )
+            self.authority_for(name).check_server(certificate, at)
         return certificate
 
 
@@ -357,7 +375,5 @@ def load_server(chain: Sequence[bytes]) -> x509.Certificate:
     """The first certificate of a chain, parsed but not verified."""
     if not chain or not 0 < len(chain[0]) <= SERVER_LIMIT:
         raise CertificateError("no certificate, or one that is too large")
-    try:
+    with _parsing("a certificate"):
         return x509.load_der_x509_certificate(chain[0])
-    except ValueError as problem:
-        raise CertificateError(f"a certificate that does not parse: {problem}") from None
