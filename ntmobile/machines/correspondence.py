@@ -93,7 +93,14 @@ class Correspondence:
         now: float,
         unix_time: float,
     ) -> None:
-        """A Route Direction whose certificate was verified and pinned."""
+        """A Route Direction whose certificate was verified and pinned.
+
+        An identifier that another correspondent's tunnel has is not taken from it: some other DC
+        than its own may have made this direction.
+        """
+        holder = self._indices.get(direction.direction)
+        if holder is not None and holder.peer != direction.peer:
+            return
         tunnel = self._tunnels.get(direction.peer)
         if tunnel is None:
             tunnel = self._new(direction.peer, now)
