@@ -56,10 +56,10 @@ def receive(connection: socket.socket) -> tuple[Message, list[int]] | None:
         message = json.loads(data)
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or not isinstance(message, dict):
             raise ValueError("truncated, or no object")
-    except ValueError:
+    except (ValueError, RecursionError) as problem:
         for descriptor in descriptors:
             os.close(descriptor)
-        raise
+        raise ValueError(f"no message: {problem}") from None
     return message, descriptors
 
 
