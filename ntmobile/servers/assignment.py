@@ -41,7 +41,8 @@ class Assignments:
         :raises QuotaExceeded: the pool has no free address.
         :raises NTMobileError: the store cannot keep them.
         """
-        fqdn = names.check_fqdn(f"{device}.{user}.{self._domain}")
+        labels = f"{names.check_label(device)}.{names.check_user(user)}"  # one label each (R1)
+        fqdn = names.check_fqdn(f"{labels}.{self._domain}")
         if fqdn not in self._known:
             salt = 0
             while (ipv6 := virtual.address_of(self._domain, fqdn, salt)) in self._ipv6:
