@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -42,6 +43,15 @@ class StartingTests(SynchronousTestCase):
             timeout=60,
         )
 
+    def log(self) -> str:
+        """The daemon's log, once it has the line: the daemon ends a moment after its starter."""
+        deadline = time.monotonic() + 20.0
+        text = ""
+        while "cannot listen" not in text and time.monotonic() < deadline:
+            text = (self.directory / "as.log").read_text()
+            time.sleep(0.02)
+        return text
+
     def test_foreground(self) -> None:
         """In the foreground it is one line of the log and an exit status."""
         done = self.run_program([*TWISTD, "-n", "ntm-as", "--config", "realm/as.toml"])
@@ -57,6 +67,5 @@ class StartingTests(SynchronousTestCase):
         )
         self.assertEqual(done.returncode, 1)
         self.assertIn(f"cannot listen on TCP port {self.port}", done.stderr)
-        log = (self.directory / "as.log").read_text()
-        self.assertIn("Address already in use; end the other program or change", log)
+        self.assertIn("Address already in use; end the other program or change", self.log())
         self.assertEqual([*self.directory.glob("*.pid")], [])
