@@ -47,7 +47,7 @@ class AssignmentTests(SynchronousTestCase):
         return Assignments(DOMAIN, IPv4Network(pool), cast(Any, self.store))
 
     def test_assigned(self) -> None:
-        """R22: a device gets its name, an IPv6 address of the domain and an IPv4 one of the pool."""
+        """R22: a device gets its name, an IPv6 address of the domain, an IPv4 one of the pool."""
         fqdn, ipv6, ipv4 = self.assignments.assign("alice", "phone")
         self.assertEqual(fqdn, PHONE)
         self.assertTrue(virtual.is_virtual_of(DOMAIN, ipv6))
