@@ -96,7 +96,7 @@ class Relaying:
 
     def stop(self) -> None:
         """No timer any more; the sockets are their owner's."""
-        self._timer.cancel()
+        self._timer.stop()
 
     def datagram_received(self, datagram: bytes, source: Address) -> None:
         """What the hot path did not forward."""

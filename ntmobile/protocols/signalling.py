@@ -88,8 +88,8 @@ class Signalling:
             log.failure("an event of a session was not served")
 
     def stop(self) -> None:
-        """No timers any more."""
-        self._timer.cancel()
+        """No timers any more, whatever becomes of requests that are still under way."""
+        self._timer.stop()
 
     def _send(self, effect: Transmit, port: SignallingPort | None) -> None:
         ipv6 = ":" in effect.remote[0]

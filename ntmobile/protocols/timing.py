@@ -22,11 +22,12 @@ class MachineTimer:
         self._clock = clock
         self._wake = wake
         self._call: IDelayedCall | None = None
+        self._stopped = False
 
     def set(self, due: float | None) -> None:
         """Move the call to ``due`` (seconds of the clock); ``None`` cancels it."""
         call = self._call
-        if due is None:
+        if due is None or self._stopped:
             self.cancel()
         elif call is None or not call.active():
             self._call = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._fire)
@@ -38,6 +39,11 @@ class MachineTimer:
         if self._call is not None and self._call.active():
             self._call.cancel()
         self._call = None
+
+    def stop(self) -> None:
+        """No call any more, and none that is set later."""
+        self._stopped = True
+        self.cancel()
 
     def _fire(self) -> None:
         self._call = None
