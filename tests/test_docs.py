@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import click
 from twisted.internet import reactor
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,6 +20,7 @@ import ntmobile
 from ntmobile import plugins
 from ntmobile.client.account import Account
 from ntmobile.client.settings import load_settings
+from ntmobile.commands.main import main
 from ntmobile.errors import ConfigurationError
 from ntmobile.interfaces import (
     IAccountStoreProvider,
@@ -167,6 +170,50 @@ class SignallingTests(SynchronousTestCase):
         _, envelope = keys.opener.open(self.vector("sealed"))
         self.assertEqual(envelope, self.vector("envelope"))
         self.assertEqual(decode(envelope[5:]), KeepAlive(1_790_000_000_123, 25))
+
+
+class CommandTests(SynchronousTestCase):
+    """Commands and links of the README and of the documents."""
+
+    def test_commands(self) -> None:
+        """Every ``ntm`` command in code exists, with all the options that it is given."""
+        found = list(commands())
+        self.assertGreater(len(found), 100)
+        wrong = [f"{file}: ntm {text}" for file, text in found if not is_command(text)]
+        self.assertEqual(wrong, [])
+
+    def test_links(self) -> None:
+        """The README leads to files that exist."""
+        links = re.findall(r"\]\(([^):#]+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+        self.assertGreater(len(links), 8)
+        self.assertEqual([link for link in links if not (ROOT / link).exists()], [])
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """What follows ``ntm`` in code, on the command line only, with the file where it stands."""
+    for file in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]:
+        text = file.read_text(encoding="utf-8").replace("\\\n", " ")
+        blocks = re.findall(r"^```(?:console|text)?\n(.*?)^```$", text, re.M | re.S)
+        indented = re.findall(r"^    (?=\S).*$", text, re.M)
+        for code in [*re.findall(r"`([^`\n]+)`", text), *blocks, *indented]:
+            for command in re.findall(
+                r"(?:^|[\s(;&|=])ntm (?![a-z]+:)([a-z][^\n#;&|<>)`]*)", code, re.M
+            ):
+                yield file.name, command
+
+
+def is_command(text: str) -> bool:
+    """Whether the words are a command of ``ntm``, and its options are known to it."""
+    command: click.Command | None = main
+    context = click.Context(main)
+    words = shlex.split(text.replace("'", " "))
+    while isinstance(command, click.Group) and words:
+        command = command.get_command(context, words.pop(0))
+    if command is None:
+        return False
+    names = {name for parameter in command.params for name in parameter.opts}
+    own = words[: words.index("--")] if "--" in words else words
+    return all(word in {*names, "--help"} for word in own if word.startswith("-"))
 
 
 class RuleTests(SynchronousTestCase):
