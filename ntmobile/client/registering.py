@@ -74,7 +74,7 @@ class Registering:
     reactor: Any
     told: Told
     log_in: Callable[[], Deferred[LoginResult]]
-    transmit: Callable[[bytes, Address], None]
+    transmit: Callable[[bytes, Address], object]
     local: Callable[[], Mapping[int, tuple[Endpoint, ...]]]
     policy: PolicyRequest | None = None
     shortest: float = 15.0

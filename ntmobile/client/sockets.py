@@ -107,18 +107,23 @@ class ClientSockets:
         """Family to port number."""
         return {family: listening.getHost().port for family, (_, listening) in self._ports.items()}
 
-    def send(self, datagram: bytes, remote: Address) -> None:
-        """Send a datagram; what the system refuses is counted: other paths see to it."""
+    def send(self, datagram: bytes, remote: Address) -> bool:
+        """Send a datagram; what the system refuses is counted: other paths see to it.
+
+        :return: ``False`` if it is larger than the path, as far as the system knows.
+        """
         found = self._ports.get(6 if ":" in remote[0] else 4)
         if found is None or found[0].transport is None:
             self.failures["no such family"] += 1
-            return
+            return True
         try:
             found[0].transport.write(datagram, remote)
         except MessageLengthError:
             self.failures["larger than the path"] += 1
+            return False
         except OSError as problem:
             self.failures[problem.strerror or "unknown"] += 1
+        return True
 
     async def reopen(self) -> None:
         """Take new sockets, on other ports, in the place of those that are open.

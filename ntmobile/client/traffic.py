@@ -132,7 +132,9 @@ class Traffic:
                     case Transmit():
                         if trace.switch.on:
                             self._trace.sent(effect.datagram, effect.remote)
-                        self.sockets.send(effect.datagram, effect.remote)
+                        if not self.sockets.send(effect.datagram, effect.remote):
+                            now = self._reactor.seconds()
+                            self._correspondence.too_big(effect.remote, now)
                     case AskDirection():
                         self._ask(effect)
                     case Of(peer, Deliver(packet)):

@@ -191,6 +191,13 @@ class Correspondence:
             tunnel.end(reason, now)
             self._settle(tunnel, now)
 
+    def too_big(self, remote: Address, now: float) -> None:
+        """The system refused a datagram to this address for its size (R23)."""
+        for tunnel in tuple(self._tunnels.values()):
+            if any(path.remote == remote for path in tunnel.paths):
+                tunnel.too_big(remote, now)
+                self._settle(tunnel, now)
+
     def handle_timer(self, now: float) -> None:
         """What is due in any tunnel."""
         while self._timers and self._timers[0][0] <= now:
