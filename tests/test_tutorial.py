@@ -89,8 +89,8 @@ class TypedTests(LabTestCase):
         await self.type_page("tutorial/first-realm.md", "curl", "ping", "python3")
 
     async def test_programs(self) -> None:
-        """Programs inside, names, and SSH between two devices."""
-        await self.type_page("howto/programs.md", "ssh", "ip", prologue=TWO_DEVICES)
+        """Programs inside and outside, names, and SSH between two devices."""
+        await self.type_page("howto/programs.md", "ssh", "ip", "curl", prologue=TWO_DEVICES)
 
     async def test_second_domain(self) -> None:
         """A second domain on the same machine, and trust in another realm."""
