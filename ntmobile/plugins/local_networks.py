@@ -113,7 +113,12 @@ def _attributes(data: bytes) -> dict[int, bytes]:
 def _links(asking: socket.socket) -> Iterator[int]:
     for body in _dump(asking, _RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0)):
         _, _, index, flags, _ = _LINK.unpack_from(body)
-        name = _attributes(body[_LINK.size :]).get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
+        name = (
+            _attributes(body[_LINK.size :])
+            .get(_IFLA_IFNAME, b"")
+            .rstrip(b"\0")
+            .decode(errors="replace")
+        )
         running = flags & _IFF_UP and flags & _IFF_RUNNING
         if running and not flags & _IFF_LOOPBACK and not name.startswith(OWN_PREFIX):
             yield index
