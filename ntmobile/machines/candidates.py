@@ -6,9 +6,12 @@ from collections.abc import Container, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
+import msgspec
+
 from ntmobile.machines.constants import CANDIDATES
 from ntmobile.machines.effects import Address
 from ntmobile.wire.messages.fields import Endpoint
+from ntmobile.wire.messages.realtime import Relay
 
 #: RFC 1918, RFC 6598 (carriers) and RFC 4193: addresses that only the own network can be behind.
 PRIVATE: Final = (
@@ -36,6 +39,8 @@ def is_forbidden(host: str, own: Container[str]) -> bool:
     address = ip_address(host)
     if address.is_loopback:
         return host not in own
+    if getattr(address, "ipv4_mapped", None) is not None:
+        return True  # an IPv4 address that hides from these rules: nobody writes it so
     return (
         address.is_multicast
         or address.is_unspecified
@@ -78,3 +83,20 @@ def offered(
         for remote in directed(endpoints, own, refused)
         if is_private(remote[0]) or remote[0] in heard
     ]
+
+
+def reachable_relay(relay: Relay | None, own: Iterable[Address]) -> Relay | None:
+    """The relay of a direction, at such of its addresses as a relay can have; None without any.
+
+    It may well be on the own gateway, or on loopback where everything runs on one machine.
+    """
+    if relay is None:
+        return None
+    hosts = [host for host, _ in own]
+    local = any(ip_address(host).is_loopback for host in hosts)
+    possible = tuple(
+        each
+        for each in relay.endpoints
+        if (local and each.ip.is_loopback) or not is_forbidden(str(each.ip), hosts)
+    )
+    return msgspec.structs.replace(relay, endpoints=possible) if possible else None

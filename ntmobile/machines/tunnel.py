@@ -11,11 +11,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
+import msgspec
+
 from ntmobile.errors import AuthenticationError, MalformedMessage
 from ntmobile.machines import constants
 from ntmobile.machines.admission import Admission
 from ntmobile.machines.association import Association
-from ntmobile.machines.candidates import directed
+from ntmobile.machines.candidates import directed, reachable_relay
 from ntmobile.machines.effects import Address, Transmit
 from ntmobile.machines.identity import LocalIdentity as LocalIdentity
 from ntmobile.machines.paths import Path, PathState
@@ -150,6 +152,8 @@ class Tunnel:
         association = self._association
         if association.ended or direction.peer != association.peer:
             return
+        relay = reachable_relay(direction.relay, association.addresses)
+        direction = msgspec.structs.replace(direction, relay=relay)
         parties = association.local.with_peer(certificate, initiator=direction.initiator)
         certified = None
         if unix_time is not None:
