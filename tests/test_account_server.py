@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
 from twisted.internet.protocol import Protocol
+from twisted.logger import capturedLogs, formatEvent
 
 from ntmobile.errors import AuthenticationError, ConfigurationError, NTMobileError
 from ntmobile.interfaces import Change, Revocation
@@ -102,6 +103,26 @@ class AdmissionTests(LoginTestCase):
         link.tell(AssignmentRequest(1, "alice", "phone", bytes(32)))
         self.internet.advance(1)
         self.assertFalse(link.alive)
+
+
+class RefusedCoordinatorTests(LoginTestCase):
+    """R1, R12: a DC whose certificate the AS does not accept."""
+
+    def test_told(self) -> None:
+        """It was never linked, its log says why, and it dials ever more seldom."""
+        self.wall = lambda: time.time() + 6 * 365 * 86400
+        with capturedLogs() as logs:
+            dc2 = self.start_coordinator(DC2, "dc2", DC2_ADDRESS)
+            self.internet.advance(60.0)
+        self.assertIsNone(dc2.account_server.link)
+        said = [formatEvent(each) for each in logs]
+        self.assertNotIn("linked to the account server", said)
+        told = [text for text in said if text.startswith("no link to the account server: ")]
+        self.assertIn("the other side refused this certificate", told[0])
+        self.assertEqual(len(told), 1)
+        refused = [text for text in said if text.startswith("refused a connection")]
+        self.assertIn("expired at", refused[0])
+        self.assertLess(len(refused), 20)
 
 
 class RevocationTests(LoginTestCase):

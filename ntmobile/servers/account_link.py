@@ -6,15 +6,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.application.internet import ClientService, backoffPolicy
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from ntmobile.errors import AuthenticationError, NTMobileError
+from ntmobile.errors import AuthenticationError, NTMobileError, Unreachable
 from ntmobile.protocols.link import Link, Verifier
 from ntmobile.protocols.login import LoginDesk
-from ntmobile.protocols.redial import InTurn, LinkEndpoint
+from ntmobile.protocols.redial import HANDSHAKE, InTurn, LinkEndpoint
+from ntmobile.protocols.tls import tls_problem
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.account import (
     AssignmentRequest,
@@ -55,7 +58,9 @@ class AccountLink:
         self._desk = desk
         self._lease = lease
         self._revoke = revoke
+        self._clock: IReactorTime = reactor
         self._link: Link | None = None
+        self._leased: Deferred[None] = Deferred()
         endpoint = LinkEndpoint(
             InTurn(
                 [
@@ -86,13 +91,21 @@ class AccountLink:
         return self._link if self._link is not None and self._link.alive else None
 
     async def _stands(self, link: Link) -> None:
+        """Wait for the lease, the AS's first word: in TLS 1.3 a refusal comes after the handshake.
+
+        :raises Unreachable: the link closed before it came.
+        """
+        self._leased = Deferred()
+        link.closed.addCallback(self._closed, link)
+        await self._leased.addTimeout(HANDSHAKE, self._clock, _no_lease)
         self._link = link
-        link.closed.addCallback(self._closed)
         log.info("linked to the account server")
 
-    def _closed(self, problem: Any) -> Any:
+    def _closed(self, problem: Any, link: Link) -> Any:
         """The link is gone; the endpoint that made it is told by the same Deferred."""
-        if self._link is not None and not self._link.alive:
+        if not self._leased.called:
+            self._leased.errback(Unreachable(f"it closed the connection: {tls_problem(problem)}"))
+        if self._link is link:
             log.warn("lost the account server; logins wait for it")
             self._link = None
             self._desk.account_server_lost()
@@ -102,6 +115,8 @@ class AccountLink:
         match message:
             case Lease(seconds, time, sequence):
                 self._lease(float(seconds), time / 1000)
+                if not self._leased.called:
+                    self._leased.callback(None)
                 await self._catch_up(link, sequence)
                 return LinkAcknowledgement()
             case RevocationPush():
@@ -134,3 +149,7 @@ class AccountLink:
         for each in revoked:
             self._revoke(each)
         self.sequence = max(self.sequence, sequence)
+
+
+def _no_lease(problem: object, seconds: float) -> Failure:
+    return Failure(Unreachable(f"no lease came within {seconds:g} s"))
