@@ -36,7 +36,7 @@ from ntmobile.interfaces import (
     VirtualAddresses,
 )
 from ntmobile.machines.datagrams import Arrived, DatagramStack, Emit, Refused
-from ntmobile.plugins.attach_options import reject_unknown
+from ntmobile.plugins.section import reject_unknown
 from ntmobile.protocols.virtual_udp import Receive, VirtualSocket, VirtualUDPPort
 from ntmobile.wire.packet import parse
 
@@ -174,7 +174,7 @@ class DatagramProvider:
         self, section: Mapping[str, object], reactor: object
     ) -> DatagramAttachmentFactory:
         """See :class:`~ntmobile.interfaces.IAttachmentProvider`."""
-        reject_unknown(section, ())
+        reject_unknown("attachment", section, ())
         return DatagramAttachmentFactory(IReactorTime(reactor))
 
 

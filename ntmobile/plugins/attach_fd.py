@@ -37,7 +37,7 @@ from ntmobile.interfaces import (
     VirtualAddresses,
 )
 from ntmobile.plugins.attach_interface import Lost, Receive
-from ntmobile.plugins.attach_options import reject_unknown
+from ntmobile.plugins.section import reject_unknown
 from ntmobile.plugins.tun_device import TunDevice
 
 
@@ -127,7 +127,7 @@ class FdProvider:
 
     def configure(self, section: Mapping[str, object], reactor: object) -> FdAttachmentFactory:
         """See :class:`~ntmobile.interfaces.IAttachmentProvider`."""
-        reject_unknown(section, ("descriptor",))
+        reject_unknown("attachment", section, ("descriptor",))
         descriptor = section.get("descriptor")
         if type(descriptor) is not int or descriptor < 0:
             raise ConfigurationError("attachment.descriptor must be the number of a descriptor")

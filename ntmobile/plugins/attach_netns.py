@@ -34,9 +34,10 @@ from ntmobile.interfaces import (
     VirtualAddresses,
 )
 from ntmobile.plugins.attach_interface import InterfaceAttachment, Lost, Receive
-from ntmobile.plugins.attach_options import parse_routes, reject_unknown
+from ntmobile.plugins.attach_options import parse_routes
 from ntmobile.plugins.netns.channel import Channel, ChannelLost, Message
 from ntmobile.plugins.netns.spawn import start
+from ntmobile.plugins.section import reject_unknown
 from ntmobile.plugins.tun_device import TunDevice
 
 _ENDED: Final = (
@@ -198,7 +199,7 @@ class NetnsProvider:
 
     def configure(self, section: Mapping[str, object], reactor: object) -> NetnsAttachmentFactory:
         """See :class:`~ntmobile.interfaces.IAttachmentProvider`."""
-        reject_unknown(section, ("routes",))
+        reject_unknown("attachment", section, ("routes",))
         return NetnsAttachmentFactory(reactor, parse_routes(section))
 
 

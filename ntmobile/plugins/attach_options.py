@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Final
 
@@ -10,18 +10,6 @@ from ntmobile.errors import ConfigurationError
 
 #: Any of the world's virtual networks: each coordinator's /64 is a ULA, pools are in RFC 2544's.
 DEFAULT_ROUTES: Final = ("fd00::/8", "198.18.0.0/15")
-
-
-def reject_unknown(values: Mapping[str, object], known: Iterable[str]) -> None:
-    """Refuse a section ``[attachment]`` with a key that is not among ``known``.
-
-    :raises ConfigurationError: names the first such key.
-    """
-    names = sorted(known)
-    for key in values:
-        if key not in names:
-            listed = ", ".join(names) or "none"
-            raise ConfigurationError(f"unknown key attachment.{key}; known: {listed}")
 
 
 def parse_routes(values: Mapping[str, object]) -> tuple[str, ...]:

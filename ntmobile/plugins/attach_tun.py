@@ -34,7 +34,8 @@ from ntmobile.interfaces import (
 )
 from ntmobile.plugins import linux
 from ntmobile.plugins.attach_interface import InterfaceAttachment, Lost, Receive
-from ntmobile.plugins.attach_options import parse_routes, reject_unknown
+from ntmobile.plugins.attach_options import parse_routes
+from ntmobile.plugins.section import reject_unknown
 from ntmobile.plugins.tun_device import TunDevice
 from ntmobile.plugins.tun_interface import TunInterface
 
@@ -135,7 +136,7 @@ class TunProvider:
 
     def configure(self, section: Mapping[str, object], reactor: object) -> TunAttachmentFactory:
         """See :class:`~ntmobile.interfaces.IAttachmentProvider`."""
-        reject_unknown(section, ("name", "routes"))
+        reject_unknown("attachment", section, ("name", "routes"))
         name = section.get("name", DEFAULT_NAME)
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ConfigurationError(

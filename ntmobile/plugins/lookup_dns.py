@@ -24,7 +24,8 @@ from zope.interface import implementer
 from ntmobile.errors import ConfigurationError, InvalidName, QuotaExceeded, Unreachable
 from ntmobile.interfaces import Coordinator, ICoordinatorLookup, ICoordinatorLookupProvider
 from ntmobile.machines.expiring import ExpiringCache
-from ntmobile.plugins.lookup_options import parse_address, reject_unknown
+from ntmobile.plugins.lookup_options import parse_address
+from ntmobile.plugins.section import reject_unknown
 from ntmobile.protocols.joining import Joining
 from ntmobile.protocols.locating import Finding, Locator
 from ntmobile.protocols.naming_client import Address, NameClient

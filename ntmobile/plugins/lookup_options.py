@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from typing import Final
 
@@ -10,18 +9,6 @@ from ntmobile.errors import ConfigurationError
 
 #: A coordinator's port where nothing names another.
 COORDINATOR_PORT: Final = 4330
-
-
-def reject_unknown(section: str, values: Mapping[str, object], known: Iterable[str]) -> None:
-    """Refuse a section with a key that is not among ``known``.
-
-    :param section: its name, for the text.
-    :raises ConfigurationError: names the first such key.
-    """
-    for key in values:
-        if key not in known:
-            listed = ", ".join(sorted(known))
-            raise ConfigurationError(f"unknown key {section}.{key}; known: {listed}")
 
 
 def parse_address(key: str, value: object, default_port: int) -> tuple[str, int]:

@@ -19,7 +19,8 @@ from zope.interface import implementer
 
 from ntmobile.errors import ConfigurationError, InvalidName, UnknownName
 from ntmobile.interfaces import Coordinator, ICoordinatorLookup, ICoordinatorLookupProvider
-from ntmobile.plugins.lookup_options import COORDINATOR_PORT, parse_address, reject_unknown
+from ntmobile.plugins.lookup_options import COORDINATOR_PORT, parse_address
+from ntmobile.plugins.section import reject_unknown
 from ntmobile.wire.names import check_domain
 
 _KEYS: Final = ("coordinators",)

@@ -13,7 +13,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from ntmobile.interfaces import INotifier, INotifierProvider
-from ntmobile.plugins.lookup_options import reject_unknown
+from ntmobile.plugins.section import reject_unknown
 from ntmobile.wire.messages.realtime import NotificationRequest
 
 log = Logger()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Final, TypeVar
@@ -210,3 +210,18 @@ def _shown(value: object) -> str:
     """A wrong value, short enough for one line."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def reject_unknown(section: str, values: Mapping[str, object], known: Iterable[str]) -> None:
+    """Refuse a plugin's section with a key that is not among ``known``.
+
+    For plugins that are also configured by programs, with any mapping.
+
+    :param section: its name, for the text.
+    :raises ConfigurationError: names the first such key.
+    """
+    names = sorted(known)
+    for key in values:
+        if key not in names:
+            listed = ", ".join(names) or "none"
+            raise ConfigurationError(f"unknown key {section}.{key}; known: {listed}")

@@ -23,7 +23,7 @@ from zope.interface import implementer
 from ntmobile.errors import ConfigurationError, StorageFailed
 from ntmobile.interfaces import ILocationStore, ILocationStoreProvider, StoredClient
 from ntmobile.plugins.files import make_directory
-from ntmobile.plugins.lookup_options import reject_unknown
+from ntmobile.plugins.section import reject_unknown
 
 _T = TypeVar("_T")
 

@@ -13,7 +13,7 @@ from zope.interface import implementer
 from ntmobile.errors import ConfigurationError
 from ntmobile.interfaces import INetworkWatcher, INetworkWatcherProvider, LocalNetworks
 from ntmobile.plugins.local_networks import read_local_networks
-from ntmobile.plugins.lookup_options import reject_unknown
+from ntmobile.plugins.section import reject_unknown
 
 log = Logger()
 
