@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ntmobile.errors import AuthenticationError, QuotaExceeded, Unreachable
+from ntmobile.errors import AuthenticationError, QuotaExceeded, StorageFailed, Unreachable
 from ntmobile.machines.login_relay import PATIENCE, UPWARD
 from ntmobile.machines.rate import RateLimiter
 from ntmobile.protocols.device_link import connect_device
@@ -115,6 +115,20 @@ class DeskTests(LoginTestCase):
         self.assertIn("as many clients", str(problem))
         self.dc.desk.admit = admit
         self.log_in(identity)
+
+    def test_full_disk(self) -> None:
+        """A DC that cannot store whom it names says so, and not in which file; nothing is lost."""
+        assign = self.dc.assign
+
+        def full(*_: Any) -> Any:
+            raise StorageFailed("/var/lib/locations.sqlite: database or disk is full")
+
+        self.dc.desk.assign = full
+        problem = self.assertRaises(Unreachable, self.enroll)
+        self.assertIn("the coordinator cannot store anything now", str(problem))
+        self.assertNotIn("sqlite", str(problem))
+        self.dc.desk.assign = assign
+        self.enroll()
 
     def test_unwanted_grant(self) -> None:
         """A client that goes away while it is admitted breaks nothing."""

@@ -14,7 +14,13 @@ from typing import Final
 
 from attrs import define, field
 
-from ntmobile.errors import AuthenticationError, CertificateError, NTMobileError, QuotaExceeded
+from ntmobile.errors import (
+    AuthenticationError,
+    CertificateError,
+    NTMobileError,
+    QuotaExceeded,
+    StorageFailed,
+)
 from ntmobile.wire import names
 from ntmobile.wire.certificates import DeviceCertificate, TrustStore
 from ntmobile.wire.messages.account import (
@@ -132,6 +138,9 @@ class RelayedLogins:
             login.assigned = assign(request.user, request.device)
         except QuotaExceeded as problem:
             return AssignmentResponse(LoginOutcomeCode.UNAVAILABLE, detail=str(problem)[:200])
+        except StorageFailed:  # where it keeps its files is not the device's business
+            text = "the coordinator cannot store anything now; nothing was changed"
+            return AssignmentResponse(LoginOutcomeCode.UNAVAILABLE, detail=text)
         except NTMobileError as problem:
             return _refused(str(problem)[:200])
         fqdn, ipv6, ipv4 = login.assigned

@@ -20,6 +20,7 @@ def write_file(path: Path, data: bytes, mode: int = 0o600, *, replace: bool = Tr
     :param mode: permissions; by default private.
     :param replace: whether a file that exists is replaced; if not, it is a
         :class:`FileExistsError`, decided at the last moment and without a race.
+    :raises OSError: what was there still is; ``filename`` is the file's or its directory's.
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -33,8 +34,10 @@ def write_file(path: Path, data: bytes, mode: int = 0o600, *, replace: bool = Tr
         else:
             os.link(name, path)
             os.unlink(name)
-    except BaseException:
+    except BaseException as problem:
         Path(name).unlink(missing_ok=True)
+        if isinstance(problem, OSError) and problem.filename is None:
+            problem.filename = str(path)  # writing, on a full disk, does not say what
         raise
     sync_directory(path.parent)
 
