@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ntmobile.commands.state import state_option
-from ntmobile.errors import NTMobileError
+from ntmobile.errors import NotRegistered, NTMobileError
 from ntmobile.plugins.netns.enter import CommandNotRun, enter
 
 
@@ -26,6 +26,20 @@ def exec_(state: Path, argv: tuple[str, ...]) -> None:
     except CommandNotRun as problem:
         click.echo(f"ntm exec: {problem}", err=True)
         sys.exit(problem.status)
+    except NotRegistered as problem:
+        click.echo(f"ntm exec: {_explained(state, problem)}", err=True)
+        sys.exit(125)
     except NTMobileError as problem:
         click.echo(f"ntm exec: {problem}", err=True)
         sys.exit(125)
+
+
+def _explained(state: Path, problem: NotRegistered) -> str:
+    """Why there is no virtual network, as the agent says if one runs."""
+    from ntmobile.client import control  # every program started would wait for its imports
+
+    try:
+        told = control.call(state, "status", 2.0)["attachment"]
+    except NTMobileError:
+        return str(problem)
+    return f"no virtual network runs in {state}: {told}"
