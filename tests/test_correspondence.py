@@ -12,7 +12,7 @@ from ntmobile.machines.correspondence import AskDirection, Correspondence, Effec
 from ntmobile.machines.effects import Address, Transmit
 from ntmobile.machines.identity import LocalIdentity
 from ntmobile.machines.tunnel_effects import Deliver, Ended, Established, RoundTrip
-from ntmobile.wire.headers import HEADER_SIZE, Header, Kind
+from ntmobile.wire.headers import HEADER_SIZE, TAG_SIZE, Header, Kind
 from ntmobile.wire.messages.fields import Endpoint
 from ntmobile.wire.messages.realtime import Purpose, RouteDirection
 from tests.tunnels import certified, packet
@@ -224,7 +224,7 @@ class StrayTests(SynchronousTestCase):
 
     def test_hint(self) -> None:
         """R8, R15: data of no tunnel gets a bare hint, smaller than itself."""
-        datagram = Header(Kind.TUNNEL_DATA, 0, b"unknown!", 5).pack() + b"x"
+        datagram = Header(Kind.TUNNEL_DATA, 0, b"unknown!", 5).pack() + bytes(TAG_SIZE)
         (effect,) = self.give(datagram)
         assert isinstance(effect, Transmit)
         self.assertEqual(effect.remote, STRANGER)

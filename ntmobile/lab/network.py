@@ -22,8 +22,6 @@ from ntmobile.lab.supervision import TOOLS, LabError
 EVERYTHING = "meta protocol { ip, ip6 }"
 UDP = "meta l4proto udp"
 TCP = "meta l4proto tcp"
-IPV4 = "meta protocol ip"
-IPV6 = "meta protocol ip6"
 #: Every ICMP but the neighbour discovery of IPv6, without which nothing goes.
 ICMP4 = "meta l4proto icmp"
 ICMP6 = (

@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 
 from ntmobile.machines.effects import Address, Transmit
 from ntmobile.machines.rate import RateLimiter
-from ntmobile.machines.tunnel import LocalIdentity, Tunnel
+from ntmobile.machines.tunnel import LocalIdentity, Tunnel, unknown_hint
 from ntmobile.machines.tunnel_effects import (
     Deliver,
     DirectionWanted,
@@ -21,7 +21,6 @@ from ntmobile.machines.tunnel_effects import (
     RoundTrip,
 )
 from ntmobile.wire.certificates import DeviceCertificate
-from ntmobile.wire.headers import HEADER_SIZE, Header, Kind
 from ntmobile.wire.messages.realtime import Purpose, RouteDirection
 
 #: Tunnels at once; the one used least recently ends for a new one.
@@ -135,10 +134,9 @@ class Correspondence:
     def _stray(self, datagram: bytes, remote: Address, now: float) -> None:
         """Data of no tunnel here: a bare hint back, so that a handshake follows (R8, R15)."""
         self.strays += 1
-        known = len(datagram) > HEADER_SIZE and datagram[0] == Kind.TUNNEL_DATA
-        if known and self.hints.allow(remote, now):
-            head = Header(Kind.TUNNEL_UNKNOWN, 0, datagram[_INDEX], 0)
-            self._effects.append(Transmit(head.pack(), remote))
+        hint = unknown_hint(datagram)
+        if hint is not None and self.hints.allow(remote, now):
+            self._effects.append(Transmit(hint, remote))
 
     def send(self, peer: str, packet: bytes, now: float) -> bool:
         """An inner packet for a device; ``False`` if there is no tunnel with it."""

@@ -438,7 +438,7 @@ class Tunnel:
 def unknown_hint(datagram: bytes) -> bytes | None:
     """The hint for a tunnel datagram of an index that no tunnel here has (R15).
 
-    Only TUNNEL_DATA gets one, at most one a second an index; it is never larger than the datagram.
+    Only TUNNEL_DATA gets one, never larger than itself; how often, the caller limits.
     """
     if len(datagram) < _SEALED or datagram[0] != _DATA:
         return None

@@ -34,7 +34,6 @@ from ntmobile.wire.certificates import TrustStore, role_of
 
 #: What a connection speaks, as ALPN protocol.
 NTM_PROTOCOL: Final = b"ntm/1"
-HTTP_PROTOCOL: Final = b"http/1.1"
 
 
 @implementer(IOpenSSLServerConnectionCreator)

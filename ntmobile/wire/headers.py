@@ -31,7 +31,6 @@ from ntmobile.errors import MalformedMessage
 HEADER: Final = struct.Struct("!BBH8sQ")
 HEADER_SIZE: Final = HEADER.size
 TAG_SIZE: Final = 16
-INDEX_SIZE: Final = 8
 
 
 class Kind(IntEnum):
