@@ -157,6 +157,15 @@ class ObserverTests(SynchronousTestCase):
         self.assertTrue(all(line.startswith("    ") for line in rest))
         self.assertIn("ZeroDivisionError", json.loads(as_json(event))["traceback"])
 
+    def test_hostile_text(self) -> None:
+        """What a peer says forges no line of the log, and commands no terminal."""
+        lines = self.written(
+            "", ("x", LogLevel.info, "no\n12:00:00.000 relay: all is well\x1b[2J\x9b")
+        )
+        self.assertEqual(
+            ["no", "    12:00:00.000 relay: all is well?[2J?"], [lines[0][-2:], lines[1]]
+        )
+
     def test_one_line(self) -> None:
         """A JSON event is one line, whatever its text holds."""
         [line] = self.written("json", ("x", LogLevel.info, "two\nlines"))

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 from ntmobile import errors
 from ntmobile.errors import ConfigurationError, NTMobileError, Unreachable
+from ntmobile.wire.text import printable
 
 log = Logger()
 
@@ -187,7 +188,7 @@ def _plain(value: Any) -> Any:
     """A value for a terminal: its texts, which may come from afar, without control characters."""
     match value:
         case str():
-            return "".join(char if char.isprintable() else "?" for char in value)
+            return printable(value)
         case list():
             return [_plain(one) for one in value]
         case dict():

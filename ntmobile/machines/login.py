@@ -34,6 +34,7 @@ from ntmobile.wire.messages.account import (
     login_statement,
     succession_statement,
 )
+from ntmobile.wire.text import printable
 
 #: Longest password, in characters.
 PASSWORD_LIMIT: Final = 1024
@@ -178,11 +179,6 @@ def refusal(outcome: int, detail: str) -> NTMobileError:
     """
     kind = _ERRORS.get(outcome, AccessDenied)
     return kind(printable(detail) or _PLAIN.get(outcome, "the login was refused"))
-
-
-def printable(text: str) -> str:
-    """A peer's text for a terminal: one line without control characters."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def accept_certificate(

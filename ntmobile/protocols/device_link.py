@@ -9,12 +9,12 @@ from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapCl
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, ITransport
 
 from ntmobile.errors import CertificateError, NTMobileError, Unreachable
-from ntmobile.machines.login import printable
 from ntmobile.protocols.link import Handler, Link
 from ntmobile.protocols.tls import client_context_factory, connection_of, peer_identity
 from ntmobile.protocols.verification import WallClock
 from ntmobile.wire.certificates import TrustStore
 from ntmobile.wire.messages.fields import Address
+from ntmobile.wire.text import printable
 
 #: Seconds for connection and TLS with one address.
 PATIENCE: Final = 10.0

@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from ntmobile.errors import ConfigurationError
 from ntmobile.protocols import trace
+from ntmobile.wire.text import printable
 
 VARIABLE: Final = "NTM_LOG"
 FORMATS: Final = ("text", "json")
@@ -122,9 +123,11 @@ def as_text(event: LogEvent) -> str:
     )
     level = event.get("log_level") or LogLevel.info
     mark = "" if level is LogLevel.info else f"{level.name.upper()} "
-    lines = [f"{moment} {component(event)}: {mark}{formatEvent(event)}"]
-    lines += _traceback(event)
-    return "\n".join(lines)
+    first, *more = formatEvent(event).split("\n")
+    lines = [f"{moment} {component(event)}: {mark}{first}"]
+    lines += [f"    {line}" for line in (*more, *_traceback(event))]
+    # What comes from peers forges no line, and commands no terminal.
+    return "\n".join(printable(line.expandtabs()) for line in lines)
 
 
 def as_dated_text(event: LogEvent) -> str:
@@ -171,7 +174,7 @@ def _traceback(event: LogEvent) -> list[str]:
     failure = event.get("log_failure") or event.get("failure")
     if not isinstance(failure, Failure):
         return []
-    return [f"    {line}" for line in failure.getTraceback().rstrip().splitlines()]
+    return failure.getTraceback().rstrip().splitlines()
 
 
 def begin_logging(stream: IO[str] = sys.stderr) -> None:
