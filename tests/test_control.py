@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +24,9 @@ class ConverseTests(SynchronousTestCase):
 
     def agent(self, serve: Callable[[socket.socket], None]) -> Path:
         """A state directory whose agent treats one connection so; gives the directory."""
-        state = Path(self.mktemp()).resolve()
-        state.mkdir()
+        # Short, since the other end of this name is bound as it is: sun_path holds 108 bytes.
+        state = Path(tempfile.mkdtemp(prefix="ntm-"))
+        self.addCleanup(shutil.rmtree, state, ignore_errors=True)
         listening = socket.socket(socket.AF_UNIX)
         listening.settimeout(PATIENCE)
         listening.bind(str(state / SOCKET))

@@ -158,7 +158,7 @@ class JourneyTests(SynchronousTestCase):
 
     def test_journeys(self) -> None:
         """A tunnel survives any order of moves, restarts, partitions, glare and attacks."""
-        case = Journeys.TestCase  # type: ignore[attr-defined]  # made by hypothesis at run time
+        case = Journeys.TestCase
         case.settings = settings(
             max_examples=40,
             stateful_step_count=25,

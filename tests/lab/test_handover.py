@@ -88,8 +88,8 @@ class HandoverTests(PlatformTestCase):
         platform, journey = await self.journey(("global4", "dual"), ("home", "carrier"))
         for name in ("global4", "home"):
             cable = platform.lab.clients[name].attachment
-            journey.conversations.sort(key=lambda each, name=name: each.one.host.name != name)
-            first, rest = journey.conversations[:1], journey.conversations[1:]
+            first = [each for each in journey.conversations if each.one.host.name == name][:1]
+            rest = [each for each in journey.conversations if each not in first]
             journey.conversations = first
             await journey.move(f"{name} gets another address", partial(cable.readdress))
             journey.conversations = first + rest
