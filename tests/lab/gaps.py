@@ -56,6 +56,21 @@ class Conversation:
         tunnels = (self.one.tunnel(self.other), self.other.tunnel(self.one))
         return sum(tunnel["handovers"] for tunnel in tunnels if tunnel is not None)
 
+    async def goes_on(self, timeout: float = 30.0) -> None:
+        """Wait until both ends have received more than they have now."""
+
+        def received() -> list[int]:
+            tunnels = (self.one.tunnel(self.other), self.other.tunnel(self.one))
+            return [0 if tunnel is None else tunnel["rx_bytes"] for tunnel in tunnels]
+
+        before = received()
+
+        async def more() -> bool:
+            return all(new > old + 5000 for new, old in zip(received(), before, strict=True))
+
+        clock: IReactorTime = self.one.host.lab.reactor
+        await eventually(clock, more, timeout=timeout, what="traffic both ways")
+
     async def end(self) -> tuple[GapReport, StreamReport]:
         """End both programs in order."""
         return await self.probe.report(), await self.stream.report(timeout=30)
