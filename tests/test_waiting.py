@@ -91,6 +91,16 @@ class SleepingTests(WaitingCase):
         self.world.wake(LAPTOP, B4)
         self.assertEqual(self.phone.told[-1].candidates, (Endpoint.of(B4),))
 
+    def test_moving_at_a_rate(self) -> None:
+        """R8: a client that seems to be everywhere draws what waits for it nowhere in a flood."""
+        self.world.direct(PHONE, LAPTOP)
+        client, sent = self.world.client(LAPTOP), 0
+        for port in range(1, 1001):
+            self.dc2.clients.heard(client, ("203.0.113.66", port), self.world.now)
+            sent += len(self.dc2.waiting.registered(client, self.world.now))
+        self.assertGreater(sent, 2)
+        self.assertLess(sent, 30)
+
     def test_lost_push(self) -> None:
         """R16: CN fetches what waits when it asks, also when the push was lost."""
         self.world.direct(PHONE, LAPTOP)

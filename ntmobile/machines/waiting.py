@@ -47,6 +47,7 @@ class WaitingDirections:
     wake_limiter: RateLimiter = field(
         factory=lambda: RateLimiter(rate=0.2, burst=5, capacity=20_000)
     )
+    move_limiter: RateLimiter = field(factory=lambda: RateLimiter(rate=2, burst=8, capacity=20_000))
     _waiting: dict[str, dict[bytes, Waiting]] = field(factory=dict, init=False)
     _count: int = field(default=0, init=False)
 
@@ -115,9 +116,16 @@ class WaitingDirections:
         return len(mine), [_told(client, one, now) for one in mine]
 
     def registered(self, client: Client, now: float) -> list[Effect]:
-        """The client registered at another location: send again, and tell DC_MN where it is."""
+        """The client registered at another location: send again, and tell DC_MN where it is.
+
+        Not at any rate: what a client sends under forged sources would draw all that waits for it
+        to a victim each time. What was sent before is repeated by itself in any case.
+        """
         effects: list[Effect] = []
-        for one in self._living(client, now):
+        waiting = self._living(client, now)
+        if not waiting or not self.move_limiter.allow(client.fqdn, now):
+            return effects
+        for one in waiting:
             effects.append(_told(client, one, now))
             if one.location != client.location:
                 one.location = client.location
