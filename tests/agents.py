@@ -38,7 +38,10 @@ class Ran:
 async def ntm(*words: object) -> Ran:
     """Run an ``ntm`` command to its end."""
     argv = ["-c", NTM, *map(str, words)]
-    out, err, status = await getProcessOutputAndValue(sys.executable, argv, environment())
+    running = getProcessOutputAndValue(sys.executable, argv, environment())
+    # The end by a signal comes as an error that is no exception.
+    running.addErrback(lambda ended: (*ended.value[:2], -ended.value[2]))
+    out, err, status = await running
     return Ran(out.decode(), err.decode(), status)
 
 

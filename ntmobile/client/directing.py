@@ -237,12 +237,11 @@ class Directing:
 
 def _refusal(name: str, answer: DirectionResponse) -> NTMobileError:
     detail = answer.detail or "no reason given"
+    text = detail if name in detail else f"{name}: {detail}"
     match answer.outcome:
-        case Outcome.UNKNOWN:
-            return UnknownName(f"{name}: {detail}")
+        case Outcome.UNKNOWN | Outcome.REFUSED:
+            return UnknownName(text)
         case Outcome.UNTRUSTED:
-            return AuthenticationError(f"{name}: {detail}")
-        case Outcome.REFUSED:
-            return UnknownName(f"{name}: {detail}")
+            return AuthenticationError(text)
         case _:
-            return Unreachable(f"{name}: {detail}")
+            return Unreachable(text)

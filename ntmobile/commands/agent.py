@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -40,7 +41,8 @@ def up(state: Path, foreground: bool, wait: float) -> None:
     agent.log in the state directory.
     """
     if foreground:
-        sys.exit(subprocess.call(_command(state, "-")))
+        command = _command(state, "-")
+        os.execv(command[0], command)
     try:
         call(state, "status")
     except Unreachable:
@@ -59,6 +61,8 @@ def up(state: Path, foreground: bool, wait: float) -> None:
         )
     status = _await(state, agent, wait)
     click.echo(f"{status['fqdn']} is up: {status['virtual']['ipv6']}, {status['virtual']['ipv4']}")
+    if status["attachment"] != "open":
+        click.echo(f"Note: no virtual network for programs: {status['attachment']}.", err=True)
     if not status["registered"]:
         raise click.ClickException(
             f"not registered yet ({status['problem']}); the agent goes on trying, see ntm status"
@@ -68,7 +72,7 @@ def up(state: Path, foreground: bool, wait: float) -> None:
 def _await(state: Path, agent: subprocess.Popen[bytes], wait: float) -> dict[str, Any]:
     deadline = time.monotonic() + wait
     status: dict[str, Any] | None = None
-    while time.monotonic() < deadline and not (status and status["registered"]):
+    while time.monotonic() < deadline and not (status and _is_up(status)):
         if agent.poll() is not None:
             raise click.ClickException(last_line(state / LOG))
         with suppress(NTMobileError):
@@ -77,6 +81,10 @@ def _await(state: Path, agent: subprocess.Popen[bytes], wait: float) -> dict[str
     if status is None:
         raise click.ClickException(f"the agent did not start; see {state / LOG}")
     return status
+
+
+def _is_up(status: dict[str, Any]) -> bool:
+    return bool(status["registered"]) and status["attachment"] != "opening"
 
 
 def last_line(log: Path) -> str:

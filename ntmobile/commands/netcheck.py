@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ntmobile.client.control import call
-from ntmobile.commands.output import say
+from ntmobile.commands.output import say_fields
 from ntmobile.commands.state import json_option, state_option
 
 
@@ -21,17 +23,30 @@ def netcheck(state: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    say(f"addresses   {', '.join(found['addresses']) or 'none'}")
-    for family in ("ipv4", "ipv6"):
-        seen = found.get(family)
-        if seen is None:
-            say(f"{family}        the coordinator does not see this device in it")
-        else:
-            nat = "translated by a NAT" if seen["nat"] else "not translated"
-            say(f"{family}        seen as {seen['observed']}, {nat}")
-    udp = "the coordinator answers" if found["udp"] else "the coordinator does not answer"
-    say(f"UDP         {udp}")
+    fields = [("addresses", ", ".join(found["addresses"]) or "none")]
+    fields += [(f"IP{family[2:]}", _seen(found, family)) for family in ("ipv4", "ipv6")]
+    answers = "answers" if found["udp"] else "does not answer"
+    where = f" ({', '.join(found['coordinator'])})" if found["coordinator"] else ""
+    fields.append(("UDP", f"the coordinator {answers}{where}"))
     if found["keepalive"] is not None:
-        say(f"keep-alive  every {found['keepalive']:.0f} s")
-    for reason, count in found["unsent"].items():
-        say(f"not sent    {count} datagrams: {reason}")
+        fields.append(("keep-alive", f"every {found['keepalive']:.0f} s"))
+    fields += [
+        ("not sent", f"{count} datagrams: {reason}") for reason, count in found["unsent"].items()
+    ]
+    say_fields(fields)
+
+
+def _seen(found: Mapping[str, Any], family: str) -> str:
+    """What the DC sees of a family, and what that says of a NAT."""
+    seen = found.get(family)
+    if seen is None:
+        return "the coordinator does not see this device in it"
+    if not seen["nat"]:
+        return f"seen as {seen['observed']}, not translated"
+    port = seen["observed"].rpartition(":")[2]
+    kept = port == str(found["ports"].get(family))
+    return f"seen as {seen['observed']}, translated by a NAT that {_port(kept)}"
+
+
+def _port(kept: bool) -> str:
+    return "keeps the port" if kept else "gives another port"

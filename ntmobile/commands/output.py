@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import stat
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -106,6 +107,30 @@ def say(*lines: str) -> None:
     """Print lines."""
     for line in lines:
         click.echo(line)
+
+
+def say_wrapped(text: str, *, indent: int = 0, hang: int | None = None) -> None:
+    """Print a text in 80 columns.
+
+    :param indent: blanks before it. :param hang: blanks before its other lines, if not the same.
+    """
+    after = indent if hang is None else hang
+    for line in textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * after,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ):
+        click.echo(line)
+
+
+def say_fields(fields: Sequence[tuple[str, str]], *, indent: int = 0) -> None:
+    """Print titles and what belongs to each, in two columns."""
+    width = max((len(title) for title, _ in fields), default=0) + 2
+    for title, text in fields:
+        say_wrapped(f"{' ' * indent}{title.ljust(width)}{text}", hang=indent + width)
 
 
 def say_next(*commands: Sequence[str | Path]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ntmobile.client.control import call
-from ntmobile.commands.output import say, say_table
+from ntmobile.commands.output import say, say_fields, say_wrapped
 from ntmobile.commands.state import json_option, state_option
 
 
@@ -23,19 +23,22 @@ def status(state: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    virtual = found["virtual"]
+    virtual, network = found["virtual"], found["network"]
     registered = "registered" if found["registered"] else f"not registered: {found['problem']}"
-    say(
-        found["fqdn"],
-        f"  virtual   {virtual['ipv6']}  {virtual['ipv4']}  ({found['attachment']})",
-        f"  state     {registered}",
-        f"  network   {', '.join(found['network']['addresses']) or 'none'}",
-    )
+    fields = [
+        ("state", registered),
+        ("virtual", f"{virtual['ipv6']}, {virtual['ipv4']}"),
+        ("programs", _programs(found["attachment"])),
+        ("network", ", ".join(network["addresses"]) or "none"),
+    ]
     for family in ("ipv4", "ipv6"):
-        seen = found["network"].get(family)
+        seen = network.get(family)
         if seen:
             nat = "behind a NAT" if seen["nat"] else "no NAT"
-            say(f"  {family}      seen as {seen['observed']}, {nat}")
+            fields.append((f"IP{family[2:]}", f"seen as {seen['observed']}, {nat}"))
+    say(found["fqdn"])
+    say_fields(fields, indent=2)
+    say("")
     _say_peers(found["tunnels"])
 
 
@@ -51,23 +54,51 @@ def peers(state: Path, as_json: bool) -> None:
         _say_peers(found)
 
 
+def _programs(attachment: str) -> str:
+    """What the agent says of its virtual network, for who wants to run programs in it."""
+    match attachment:
+        case "open":
+            return "the virtual network is open"
+        case "opening":
+            return "the virtual network is being opened"
+        case _:
+            return f"no virtual network: {attachment}"
+
+
 def _say_peers(tunnels: Sequence[Mapping[str, Any]]) -> None:
     if not tunnels:
         say("no tunnels")
-        return
     for tunnel in tunnels:
-        rtt = "" if tunnel["rtt_ms"] is None else f", {tunnel['rtt_ms']:.1f} ms"
-        moved = f", {tunnel['handovers']} handovers" if tunnel["handovers"] else ""
-        way = f"{tunnel['path']} {tunnel['remote']}" if tunnel["path"] else "no path yet"
-        say(f"{tunnel['peer']}", f"  {way}{rtt}{moved}")
-    rows = [("PEER", "RECEIVED", "SENT")]
-    rows += [(one["peer"], _size(one["rx_bytes"]), _size(one["tx_bytes"])) for one in tunnels]
-    say_table(rows)
+        say(tunnel["peer"])
+        say_wrapped(", ".join(_words(tunnel)), indent=2)
+
+
+def _words(tunnel: Mapping[str, Any]) -> list[str]:
+    if tunnel["path"] is None:
+        words = ["no path yet"]
+    else:
+        relay = f"{tunnel['relay']} " if tunnel["relay"] else ""
+        words = [f"{tunnel['path']} {relay}{tunnel['remote']}"]
+    if tunnel["rtt_ms"] is not None:
+        words.append(f"{tunnel['rtt_ms']:.1f} ms")
+    if tunnel["established"] is not None:
+        words.append(f"up {_duration(tunnel['established'])}")
+    count = tunnel["handovers"]
+    if count:
+        words.append(f"{count} handover{'s' if count > 1 else ''}")
+    return [*words, f"{_size(tunnel['rx_bytes'])} received", f"{_size(tunnel['tx_bytes'])} sent"]
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
-    raise AssertionError
+    return f"{count:.1f} GiB"

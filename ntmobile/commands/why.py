@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final
 
 import click
 
 from ntmobile.client.control import call
-from ntmobile.commands.output import say, say_table
+from ntmobile.commands.output import say, say_wrapped
 from ntmobile.commands.state import json_option, state_option
-from ntmobile.errors import Unreachable
+
+#: States of a path, in words.
+_STATES: Final = {
+    "unknown": "not tried yet",
+    "probing": "being tried",
+    "valid": "works",
+    "failed": "does not answer",
+}
 
 
 @click.command()
@@ -18,22 +28,33 @@ from ntmobile.errors import Unreachable
 @json_option()
 @click.argument("name", metavar="FQDN")
 def why(state: Path, name: str, as_json: bool) -> None:
-    """Explain the path to a correspondent; tries to bring a tunnel up."""
+    """Explain the path to a correspondent; tries to bring a tunnel up.
+
+    The exit status is 1 where there is no tunnel.
+    """
     found = call(state, "why", name=name)
     if as_json:
         click.echo(json.dumps(found, indent=2))
-        return
+    else:
+        _explain(found)
     if found["problem"]:
-        say(f"no tunnel: {found['problem']}")
-    if found["decision"]:
-        say(f"the coordinator decided: {found['decision']}")
-    if found["paths"]:
-        rows = [("PATH", "REMOTE", "STATE", "RTT", "")]
-        for path in found["paths"]:
-            rtt = "" if path["rtt_ms"] is None else f"{path['rtt_ms']:.1f} ms"
-            used = "carries the traffic" if path["active"] else ""
-            via = f"{path['kind']} {path['relay'] or ''}".rstrip()
-            rows.append((via, path["remote"], path["state"], rtt, used))
-        say_table(rows)
-    if found["problem"]:
-        raise Unreachable(f"{name} is not reachable now")
+        sys.exit(1)
+
+
+def _explain(found: Mapping[str, Any]) -> None:
+    problem, decision = found["problem"], found["decision"]
+    if problem:
+        say_wrapped(f"no tunnel: {problem}")
+    if decision and decision not in problem:
+        say_wrapped(f"the coordinator decided: {decision}")
+    for path in found["paths"]:
+        relay = f"{path['relay']} " if path["relay"] else ""
+        words = [_STATES.get(path["state"], path["state"])]
+        if path["rtt_ms"] is not None:
+            words.append(f"{path['rtt_ms']:.1f} ms")
+        if path["active"]:
+            words.append("carries the traffic")
+        way = f"{path['kind']} {relay}{path['remote']}"
+        say_wrapped(f"{'*' if path['active'] else ' '} {way}: {', '.join(words)}", hang=4)
+    if not problem and not found["paths"]:
+        say("no path is known")
