@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from ntmobile.errors import NTMobileError, UnknownName
+from ntmobile.errors import NTMobileError, UnknownName, Unreachable
 from ntmobile.interfaces import INotifier, StoredClient
 from ntmobile.machines.effects import Address
 from ntmobile.machines.requests import Answered, Asked
@@ -159,6 +159,7 @@ class Side:
     relayed: list[RelayDirection] = field(factory=list)
     sent: list[tuple[str, Address]] = field(factory=list)
     unreachable: set[str] = field(factory=set)
+    silent: set[str] = field(factory=set)
 
     def __attrs_post_init__(self) -> None:
         self.start()
@@ -199,6 +200,8 @@ class Side:
         side = self.world.sides.get(domain)
         if side is None or domain in self.unreachable:
             raise UnknownName(f"no coordinator of {domain}")
+        if domain in self.silent:
+            raise Unreachable("no answer to a question")
         answer = side.domain.coordinator_asked(self.name, message)
         assert answer is not None
         return answer

@@ -158,6 +158,16 @@ class ClientRequestTests(DomainCase):
         self.assertEqual(sorted(sent), ["first", "second", "second"])
 
 
+class SilentTests(DomainCase):
+    def test_other_coordinator(self) -> None:
+        """Who asks for a device of a domain whose DC is silent hears that, with its name."""
+        self.dc1.silent.add(DC2)
+        answer = self.connect(self.phone, self.laptop)
+        assert isinstance(answer, DirectionResponse)
+        self.assertEqual(answer.outcome, Outcome.UNREACHABLE)
+        self.assertIn(f"the coordinator of {DC2} cannot be reached", answer.detail)
+
+
 class EarlyTests(DomainCase):
     def test_waits_for_the_registration(self) -> None:
         """A Direction Request that overtook the registration it belongs to waits for it."""

@@ -457,7 +457,8 @@ class Domain:
         except AuthenticationError as problem:
             effects = self.direction.failed(tag, Outcome.UNTRUSTED, str(problem)[:200])
         except NTMobileError as problem:
-            effects = self.direction.failed(tag, Outcome.UNREACHABLE, str(problem)[:200])
+            detail = f"the coordinator of {domain} cannot be reached: {problem}"
+            effects = self.direction.failed(tag, Outcome.UNREACHABLE, detail[:200])
         else:
             now, at = self.clock.seconds(), self.unix_time()
             if isinstance(message, RouteDirectionTransfer):

@@ -79,7 +79,7 @@ class CoordinatorTests(OutageTestCase):
 
     async def test_other_unreachable(self) -> None:
         """So it is with the DC of the correspondent."""
-        await self.unreachable("dc2", "dc2.ntm.example")
+        await self.unreachable("dc2", "coordinator of dc2.ntm.example cannot be reached")
 
     async def unreachable(self, name: str, said: str) -> None:
         platform, talk = await self.talk("global4", "home")
