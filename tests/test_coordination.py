@@ -173,8 +173,8 @@ class CoordinationTests(SynchronousTestCase):
         self.other.reactor.listenTCP(4330, silent)
         self.lookup.servers[DC2] = ((OTHER, 4330),)
         start = self.internet.clock.seconds()
-        with self.assertRaises(Unreachable):
-            self.ask()
+        problem = self.assertRaises(Unreachable, self.ask)
+        self.assertIn("no TLS connection within 5 s", str(problem))
         self.assertLess(self.internet.clock.seconds() - start, 2 * CONNECT_TIMEOUT + 1.0)
 
     def test_dead_link(self) -> None:

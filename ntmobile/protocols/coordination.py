@@ -73,6 +73,8 @@ async def _connect(
     try:
         return await link.ready
     except NTMobileError as problem:
+        if expiry.called:  # what the link says is but that it was closed
+            raise Unreachable(f"{where}: no TLS connection within {timeout:g} s") from None
         raise type(problem)(f"{where}: {problem}") from None
     finally:
         expiry.cancel()
