@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 from twisted.trial.unittest import SynchronousTestCase
@@ -61,7 +61,11 @@ class RoundTripTests(SynchronousTestCase):
         """Every declared message, whatever its fields, comes back as it was."""
 
         def check(message: Message) -> None:
-            data = encode(message)
+            try:
+                data = encode(message)
+            except MalformedMessage as problem:
+                assume("outside 3 to" not in str(problem))  # the sum of long fields is too long
+                raise
             again = decode(data)
             self.assertEqual(again, message)
             self.assertIs(type(again), type(message))
