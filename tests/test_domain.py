@@ -157,9 +157,7 @@ class ClientRequestTests(DomainCase):
         # To the tablet the direction goes over the first; to the phone direction and answer.
         self.assertEqual(sorted(sent), ["first", "second", "second"])
 
-
-class SilentTests(DomainCase):
-    def test_other_coordinator(self) -> None:
+    def test_silent_coordinator(self) -> None:
         """Who asks for a device of a domain whose DC is silent hears that, with its name."""
         self.dc1.silent.add(DC2)
         answer = self.connect(self.phone, self.laptop)
