@@ -105,6 +105,20 @@ class AdmissionTests(LoginTestCase):
         self.assertFalse(link.alive)
 
 
+class StrangerTests(LoginTestCase):
+    """What is no TLS at all."""
+
+    def test_told(self) -> None:
+        """Who it was and what it spoke is one readable line."""
+        endpoint = HostnameEndpoint(self.phone.reactor, AS_ADDRESS.encode(), 4335)
+        with capturedLogs() as logs:
+            protocol: Any = self.result(connectProtocol(endpoint, Protocol()))
+            protocol.transport.write(b"GET / HTTP/1.0\r\n\r\n")
+            self.internet.advance(1.0)
+        expected = "refused a connection from 203.0.113.50: no TLS connection (http request)"
+        self.assertIn(expected, [formatEvent(each) for each in logs])
+
+
 class RefusedCoordinatorTests(LoginTestCase):
     """R1, R12: a DC whose certificate the AS does not accept."""
 
@@ -120,7 +134,9 @@ class RefusedCoordinatorTests(LoginTestCase):
         told = [text for text in said if text.startswith("no link to the account server: ")]
         self.assertIn("the other side refused this certificate", told[0])
         self.assertEqual(len(told), 1)
-        refused = [text for text in said if text.startswith("refused a connection")]
+        refused = [
+            text for text in said if text.startswith(f"refused a connection from {DC2_ADDRESS}: ")
+        ]
         self.assertIn("expired at", refused[0])
         self.assertLess(len(refused), 20)
 

@@ -30,6 +30,7 @@ from zope.interface import implementer
 
 from ntmobile.errors import AuthenticationError, MalformedMessage, NTMobileError, Unreachable
 from ntmobile.protocols import trace
+from ntmobile.protocols.tls import tls_problem
 from ntmobile.protocols.verification import own_name, peer_identity
 from ntmobile.wire.codec import FRAME_LIMIT, Message, declaration_of, decode, encode
 
@@ -258,6 +259,8 @@ def _readable(reason: Failure) -> Failure:
         return reason
     if reason.check(error.ConnectionDone):
         return Failure(Unreachable("the other end closed the connection during the TLS handshake"))
+    if reason.check(SSL.Error):
+        return Failure(Unreachable(tls_problem(cast(SSL.Error, reason.value))))
     return Failure(Unreachable(f"the connection failed: {reason.getErrorMessage() or reason.type}"))
 
 

@@ -146,12 +146,17 @@ class AccountServer(Service):
 
     def _make_link(self) -> Link:
         link = Link(self._reactor, self._asked, _coordinator)
-        link.ready.addCallbacks(self._stands, self._refused)
+        link.ready.addCallbacks(self._stands, self._refused, errbackArgs=(link,))
         link.closed.addCallback(lambda _: self._gone(link))
         return link
 
-    def _refused(self, failure: Failure) -> None:
-        log.warn("refused a connection: {problem}", problem=failure.getErrorMessage())
+    def _refused(self, failure: Failure, link: Link) -> None:
+        peer = None if link.transport is None else link.transport.getPeer()
+        log.warn(
+            "refused a connection from {host}: {problem}",
+            host=getattr(peer, "host", "nowhere"),
+            problem=failure.getErrorMessage(),
+        )
 
     def _stands(self, link: Link) -> None:
         if link.peer is None:
