@@ -54,7 +54,7 @@ $(VENV)/.installed: $(PRODUCT) | $(BIN)/python
 	@echo 'installing ntmobile into $(VENV) ...'
 	@rm -rf build ntmobile.egg-info
 	@$(PIP) install --upgrade --force-reinstall --no-deps .
-	@$(PIP) install .
+	@$(PIP) install --use-pep517 .
 	@rm -rf build ntmobile.egg-info
 	@touch $@
 
