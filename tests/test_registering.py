@@ -356,6 +356,16 @@ class RegisteringTests(SynchronousTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_asks_nothing_when_revoked(self) -> None:
+        """A device that was revoked hears so at once, whatever it asks, and asked before."""
+        self.client.start()
+        self.run_for(0.2)
+        question = NotificationRequest("a.b.example", 1)
+        before = self.client.request(question)
+        self.client.revoked()
+        self.failureResultOf(before, NotRegistered)
+        self.failureResultOf(self.client.request(question), NotRegistered)
+
     def test_revoked(self) -> None:
         """R34: a device whose session was ended asks the AS, who says why."""
         self.client.start()

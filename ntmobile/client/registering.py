@@ -150,6 +150,7 @@ class Registering:
         if self.registration is not None:
             self.registration.revoked()
         self.problem = "this device was revoked"
+        self._abandon(NotRegistered(f"no session with the coordinator: {self.problem}"))
         self._renew_in(None)
         self._schedule(0.0)
         self._timer.cancel()
@@ -169,7 +170,7 @@ class Registering:
     def request(self, message: Message, timeout: float = 10.0) -> Deferred[Message]:
         """Ask the DC. Fails with :class:`NotRegistered` or :class:`Unreachable`."""
         answer: Deferred[Message] = Deferred()
-        if self.registration is None:
+        if self.registration is None or self.registration.state is State.DOWN:
             answer.errback(
                 Failure(NotRegistered(f"no session with the coordinator: {self.problem}"))
             )
