@@ -160,8 +160,7 @@ class ClientRequestTests(DomainCase):
     def test_silent_coordinator(self) -> None:
         """Who asks for a device of a domain whose DC is silent hears that, with its name."""
         self.dc1.silent.add(DC2)
-        answer = self.connect(self.phone, self.laptop)
-        assert isinstance(answer, DirectionResponse)
+        answer = cast(DirectionResponse, self.connect(self.phone, self.laptop))
         self.assertEqual(answer.outcome, Outcome.UNREACHABLE)
         self.assertIn(f"the coordinator of {DC2} cannot be reached", answer.detail)
 

@@ -160,7 +160,7 @@ class Platform:
         :param state: its directory; else one of its name. :param env: more environment for it.
         """
         user, _, domain = account.partition("@")
-        state = state or host.home / label
+        state = state or host.home / f"{label}.{user}"
         await host.run(self.enrolment(account, label, state), timeout=30, env=env)
         return Device(host, f"{label}.{user}.{domain}", state, env or {})
 

@@ -13,6 +13,8 @@ class PlatformTestCase(LabTestCase):
 
     async def platform(self) -> Platform:
         """Give the platform; what the test starts is ended after it, and who moved is at home."""
+        if self._platform is not None:
+            return self._platform
         self.addCleanup(self._restore)  # the last of the cleanups: programs are ended before
         await self.standing_lab()
         self._platform = await standing_platform()
