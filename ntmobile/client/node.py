@@ -352,7 +352,7 @@ class Node:
         peer = told.peer
         match told.effect:
             case Established() as established:
-                log.info("tunnel to {peer} over {path}", peer=peer, path=_way(established.path))
+                log.info("tunnel with {peer}: {path}", peer=peer, path=_way(established.path))
                 trace.note("tunnel", _way(established.path))
                 self._since[peer] = self._reactor.seconds()
                 tunnel = self.correspondence.find(peer)
@@ -362,13 +362,13 @@ class Node:
             case PathChanged(path, reason):
                 trace.note("path", _way(path))
                 log.info(
-                    "tunnel to {peer} now over {path}: {reason}",
+                    "tunnel with {peer} now {path}: {reason}",
                     peer=peer,
                     path=_way(path),
                     reason=reason,
                 )
             case Ended(reason):
-                log.info("tunnel to {peer} ended: {reason}", peer=peer, reason=reason)
+                log.info("tunnel with {peer} ended: {reason}", peer=peer, reason=reason)
                 self._since.pop(peer, None)
                 self._refused(peer, Unreachable(f"{peer}: {reason}"))
             case RoundTrip(sequence, seconds):
