@@ -78,6 +78,7 @@ class World:
     remotes: tuple[Address, ...] = (DC4, DC6)
     cut: Callable[[Address, bool], bool] = lambda remote, upward: False
     keepalive: int = 15
+    longest: int = 0
     now: float = 0.0
     random: Random = field(init=False)
     clients: ClientTable = field(init=False)
@@ -197,7 +198,13 @@ class World:
             case RegistrationRequest() as request:
                 done = self.clients.register(self.client, request, asked.remote, self.now)
                 return RegistrationResponse(
-                    request.generation, done.observed, done.translated, 60, self.keepalive, 0
+                    request.generation,
+                    done.observed,
+                    done.translated,
+                    60,
+                    self.keepalive,
+                    0,
+                    self.longest,
                 )
             case KeepAlive(generation, interval):
                 self.clients.keep_alive(self.client, interval)

@@ -257,6 +257,15 @@ class KeepAliveTests(RegistrationCase):
         world.run(2000.0)
         self.assertEqual(world.registration.interval, 120.0)
 
+    def test_interval_is_bounded_by_both(self) -> None:
+        """An interval grows to what the DC allows, if that is below the own bound."""
+        for allowed, reached in ((60, 60.0), (1000, 120.0)):
+            world = self.world()
+            world.longest = allowed
+            world.start()
+            world.run(2000.0)
+            self.assertEqual(world.registration.interval, reached)
+
     def test_interval_begins_where_the_coordinator_asks(self) -> None:
         """The first interval is the one the DC asks for, within the client's own bounds."""
         for asked, begun in ((40, 40.0), (1, 15.0), (1000, 120.0)):

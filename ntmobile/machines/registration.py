@@ -99,6 +99,7 @@ class Registration:
     _families: dict[int, _Family] = field(factory=dict, init=False)
     _due: float | None = field(default=None, init=False)
     _held: int = field(default=0, init=False)
+    _bound: float = field(default=float("inf"), init=False)
     _fetched: bool = field(default=False, init=False)
     _events: list[Event] = field(factory=list, init=False)
 
@@ -277,7 +278,8 @@ class Registration:
         fresh = self.state is not State.REGISTERED or family not in self._families
         if not self._families:
             # Where to begin; what the NAT bears is found out from there.
-            self.interval = min(self.longest, max(self.shortest, float(answer.keepalive)))
+            self._bound = float(answer.longest or self.longest)
+            self.interval = min(self._most, max(self.shortest, float(answer.keepalive)))
         self.state = State.REGISTERED
         known = self._families.setdefault(family, _Family())
         known.observed, known.translated = answer.observed, answer.translated
@@ -300,9 +302,14 @@ class Registration:
         if family != min(self._families):
             return  # both families share one interval, and one is asked as often as the other
         self._held += 1
-        if self._held >= HELD and self.interval < self.longest:
+        if self._held >= HELD and self.interval < self._most:
             self._held = 0
-            self.interval = min(self.longest, self.interval * GROWTH)
+            self.interval = min(self._most, self.interval * GROWTH)
+
+    @property
+    def _most(self) -> float:
+        """The longest interval: the lower of the device's own bound and its DC's."""
+        return max(self.shortest, min(self.longest, self._bound))
 
     def _unanswered(self, family: int, now: float) -> None:
         """No answer in this family. Where none is left, the session starts afresh."""

@@ -97,7 +97,7 @@ class CoordinatorService(Service):
             self.unix_time,
             configuration.allow,
             os.urandom,
-            int(configuration.keepalive[0]),
+            (int(configuration.keepalive[0]), int(configuration.keepalive[1])),
         )
         self.signalling = Signalling(reactor, SessionTable(os.urandom), self.domain.tell)
         self.domain.signalling = self.signalling

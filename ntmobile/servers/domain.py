@@ -108,7 +108,7 @@ class Domain:
     unix_time: Callable[[], float]
     default_allow: tuple[str, ...]
     _random: Callable[[int], bytes]
-    keepalive: int = 25
+    keepalive: tuple[int, int] = (25, 120)
     lease_until: float = 0.0
     signalling: Signalling = field(init=False)
     clients: ClientTable = field(init=False)
@@ -340,8 +340,9 @@ class Domain:
             result.observed,
             result.translated,
             int(client.lifetime),
-            self.keepalive,
+            self.keepalive[0],
             int(self.unix_time() * 1000),
+            self.keepalive[1],
         )
         self._answer(client, asked, response)
         if result.changed:

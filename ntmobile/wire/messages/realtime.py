@@ -76,8 +76,9 @@ class RegistrationResponse(Message, frozen=True):
 
     :ivar observed: source address of the request. :ivar translated: it is none of ``local``.
     :ivar lifetime: seconds until the location expires unheard.
-    :ivar keepalive: seconds between keep-alives that the DC asks for.
+    :ivar keepalive: seconds between keep-alives that the DC asks for at first.
     :ivar time: the DC's clock.
+    :ivar longest: seconds that they may grow to; 0: unsaid.
     """
 
     generation: Counter
@@ -86,6 +87,7 @@ class RegistrationResponse(Message, frozen=True):
     lifetime: Seconds
     keepalive: Seconds
     time: Millis
+    longest: Seconds = 0
 
 
 @declare(
