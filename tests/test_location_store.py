@@ -164,7 +164,7 @@ class LocationStoreTests(TestCase):
         directory = Path(self.mktemp())
         directory.mkdir()
         (directory / "locations.sqlite").write_bytes(b"not a database at all" * 100)
-        with self.assertRaisesRegex(ConfigurationError, "no usable location store"):
+        with self.assertRaisesRegex(ConfigurationError, "move it away and devices log in"):
             self.open(directory)
         self.assertTrue((directory / "locations.sqlite").read_bytes().startswith(b"not a"))
 

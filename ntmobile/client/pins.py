@@ -77,7 +77,10 @@ class PinStore:
         except OSError as problem:
             raise ConfigurationError(f"{path}: cannot be opened: {problem.strerror}") from None
         except sqlite3.Error as problem:
-            raise ConfigurationError(f"{path}: cannot be used: {problem}") from None
+            raise ConfigurationError(
+                f"{path}: cannot be used: {problem}; "
+                f"move it away, and correspondents are pinned anew at first contact"
+            ) from None
 
     def close(self) -> None:
         """Close the file."""

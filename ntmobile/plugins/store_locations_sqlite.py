@@ -65,7 +65,10 @@ class SQLiteLocationStore:
             self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(_SCHEMA)
         except sqlite3.Error as problem:
-            raise ConfigurationError(f"{file}: no usable location store: {problem}") from None
+            raise ConfigurationError(
+                f"{file}: no usable location store: {problem}; "
+                f"restore it, or move it away and devices log in again"
+            ) from None
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
