@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 from attrs import frozen
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
+from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SkipTest
 
@@ -20,6 +24,9 @@ from ntmobile.plugins import find
 from tests.attachments import netns_unavailable
 from tests.platforms import Platform, PlatformTestCase
 from tests.server_processes import NTM, environment
+
+#: Seconds in which a command must end.
+PATIENCE = 20.0
 
 ALICE, BOB = "alice@dc1.ntm.example", "bob@dc2.ntm.example"
 PHONE = "phone.alice.dc1.ntm.example"
@@ -43,6 +50,46 @@ async def ntm(*words: object) -> Ran:
     running.addErrback(lambda ended: (*ended.value[:2], -ended.value[2]))
     out, err, status = await running
     return Ran(out.decode(), err.decode(), status)
+
+
+class Running:
+    """An ``ntm`` command that goes on."""
+
+    def __init__(self, *words: object) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", NTM, *map(str, words)],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    async def says(self, pattern: str) -> re.Match[str]:
+        """Its next line, which must match."""
+        assert self.process.stdout is not None
+        line = await deferToThread(self.process.stdout.readline)
+        found = re.search(pattern, line)
+        if found is None:
+            raise AssertionError(f"{line!r} is not {pattern!r}")
+        return found
+
+    async def complains(self) -> str:
+        """Its next line on standard error."""
+        assert self.process.stderr is not None
+        line: str = await deferToThread(self.process.stderr.readline)
+        return line
+
+    async def interrupt(self) -> tuple[int, str]:
+        """Ctrl-C; gives exit status and the rest of what it said."""
+        self.process.send_signal(signal.SIGINT)
+        out, err = await deferToThread(self.process.communicate, None, PATIENCE)
+        return self.process.returncode, out + err
+
+    def end(self) -> None:
+        """End it, if it runs."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
 
 
 class AnyAgentTestCase(PlatformTestCase):

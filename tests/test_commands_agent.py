@@ -15,7 +15,17 @@ from twisted.trial.unittest import TestCase
 
 from ntmobile.client.agent import Agent
 from ntmobile.client.control import call
-from tests.agents import ALICE, LAPTOP, PHONE, AgentTestCase, AnyAgentTestCase, Ran, ntm, state_of
+from tests.agents import (
+    ALICE,
+    LAPTOP,
+    PHONE,
+    AgentTestCase,
+    AnyAgentTestCase,
+    Ran,
+    Running,
+    ntm,
+    state_of,
+)
 
 NOBODY = "nobody.bob.dc2.ntm.example"
 UNKNOWN = f"nobody is called {NOBODY}, or not for you to reach"
@@ -268,6 +278,22 @@ class LifeTests(AnyAgentTestCase):
         self.assertTrue(ran.errors.startswith(f"Error: no agent is running for {state}; "))
         ran = await ntm("up", "--state", state)
         self.assertEqual(0, ran.status, ran.errors)
+
+    async def test_foreground(self) -> None:
+        """In the foreground the log is readable lines, without Twisted's own, until Ctrl-C."""
+        platform = await self.platform()
+        state = await platform.enroll(ALICE, "phone")
+        with (state / "node.toml").open("a") as file:
+            file.write('[attachment]\nplugin = "datagram"\n')
+        agent = Running("up", "--foreground", "--state", state)
+        self.addCleanup(agent.end)
+        await agent.says(r"^[0-9-]+ [0-9:.]+ agent: no resolver inside: ")
+        await agent.says(r"^[0-9-]+ [0-9:.]+ agent: the virtual network is open$")
+        await agent.says(r"registering: registered; the coordinator sees us at 127\.0\.0\.1 ")
+        status, rest = await agent.interrupt()
+        self.assertEqual(0, status)
+        for noise in ("Starting", "reactor", "Main loop", "Traceback"):
+            self.assertNotIn(noise, rest)
 
     async def test_stopped_log(self) -> None:
         """A wrong setting is told by ``up``, not only by the log."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,7 @@ from ntmobile.client.agent import Agent
 from ntmobile.commands.forward import parse_target
 from ntmobile.commands.ports import parse_local
 from ntmobile.errors import NTMobileError
-from tests.agents import LAPTOP, AgentTestCase, ntm, state_of
-from tests.server_processes import NTM, environment
+from tests.agents import LAPTOP, AgentTestCase, Running, ntm, state_of
 
 PATIENCE = 20.0
 #: A program inside the virtual network: answers one connection with what it got, in capitals.
@@ -39,46 +36,6 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=10) as co
     connection.sendall(b"hello")
     print(connection.recv(1000).decode())
 """
-
-
-class Running:
-    """An ``ntm`` command that goes on."""
-
-    def __init__(self, *words: object) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", NTM, *map(str, words)],
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    async def says(self, pattern: str) -> re.Match[str]:
-        """Its next line, which must match."""
-        assert self.process.stdout is not None
-        line = await deferToThread(self.process.stdout.readline)
-        found = re.search(pattern, line)
-        if found is None:
-            raise AssertionError(f"{line!r} is not {pattern!r}")
-        return found
-
-    async def complains(self) -> str:
-        """Its next line on standard error."""
-        assert self.process.stderr is not None
-        line: str = await deferToThread(self.process.stderr.readline)
-        return line
-
-    async def interrupt(self) -> tuple[int, str]:
-        """Ctrl-C; gives exit status and the rest of what it said."""
-        self.process.send_signal(signal.SIGINT)
-        out, err = await deferToThread(self.process.communicate, None, PATIENCE)
-        return self.process.returncode, out + err
-
-    def end(self) -> None:
-        """End it, if it runs."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.communicate()
 
 
 class PortsTestCase(AgentTestCase):

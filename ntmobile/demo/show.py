@@ -91,7 +91,7 @@ class Show:
             await self._move(3, phone, counting, self.world.move_phone),
             await self._move(4, both, counting, self.world.move_both),
         ]
-        await self._all_run(platform)
+        await self._all_run()
         self._summary(counting, set_up, moves)
         self.stop()
 
@@ -169,6 +169,7 @@ class Show:
         async def goes_on() -> bool:
             if await counting.client.status() is not None:
                 raise LabError(f"the connection broke\n{counting.client.tail()}")
+            await self._all_run()
             return counting.last > moved + 0.2
 
         what = "the connection goes on"
@@ -213,10 +214,10 @@ class Show:
                 self._drawn = time.monotonic()
                 self.say(line.text, line.style)
 
-    async def _all_run(self, platform: Platform) -> None:
-        ended = [one.name for one in await platform.ended()]
+    async def _all_run(self) -> None:
+        ended = [] if self.platform is None else await self.platform.ended()
         if ended:
-            raise LabError(f"{', '.join(ended)} ended before its time")
+            raise LabError(f"{', '.join(one.name for one in ended)} ended before its time")
 
     def _set_up_time(self) -> float:
         asked = min(one.time for one in self._events if one.message == "Direction Request")
