@@ -291,7 +291,7 @@ class LifeTests(AnyAgentTestCase):
         await agent.says(r"^[0-9-]+ [0-9:.]+ agent: the virtual network is open$")
         await agent.says(r"registering: registered; the coordinator sees us at 127\.0\.0\.1 ")
         status, rest = await agent.interrupt()
-        self.assertEqual(0, status)
+        self.assertEqual(-signal.SIGINT, status, rest)
         for noise in ("Starting", "reactor", "Main loop", "Traceback"):
             self.assertNotIn(noise, rest)
 
