@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -32,17 +34,21 @@ PASSWORD = "a password of some length"
 DC1, DC2 = "dc1.ntm.example", "dc2.ntm.example"
 
 
+#: Ports below those that the system gives to anybody, a block of its own for each process of tests.
+_PORTS = itertools.cycle(range(10000 + os.getpid() % 100 * 220, 10220 + os.getpid() % 100 * 220))
+
+
 def free_port() -> int:
-    """A port that is free for UDP and TCP now."""
-    while True:
+    """A port that is free for UDP and TCP now, and that no other process of tests will take."""
+    for port in itertools.islice(_PORTS, 220):
         with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
-            stream.bind((HOST, 0))
-            port = int(stream.getsockname()[1])
             try:
+                stream.bind((HOST, port))
                 datagram.bind((HOST, port))
             except OSError:
                 continue
             return port
+    raise AssertionError("no free port")
 
 
 @define(eq=False)
