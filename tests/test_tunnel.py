@@ -136,6 +136,20 @@ class EstablishingTests(TunnelCase):
         self.net.run(8.0)
         self.assertEqual([Purpose.NEW] * 4, [effect.purpose for _, effect in self.a.wanted])
 
+    def test_no_direction(self) -> None:
+        """Where none comes, it is over a minute after the last packet, and nothing more is asked."""
+        self.a.asks = False
+        self.a.send(b"first")
+        self.net.run(40.0)
+        self.a.send(b"second")
+        self.net.run(59.0)
+        self.assertEqual([], self.a.ended())
+        self.net.run(2.0)
+        self.assertEqual(["no direction"], self.a.ended())
+        asked = len(self.a.wanted)
+        self.net.run(120.0)
+        self.assertEqual(asked, len(self.a.wanted))
+
 
 class RelayedTests(TunnelCase):
     """Both behind NATs of their own: the relay carries."""

@@ -292,8 +292,8 @@ class Association:
         """See whether something is missing that only a direction brings, or it is over."""
         session, liveness = self.sessions.current, self.liveness
         if session is None:
-            if len(self.directions) and all(now >= each.expires for each in self.directions):
-                self.end("no answer", now)
+            if now >= self._given_up():
+                self.end("no answer" if len(self.directions) else "no direction", now)
             return
         if now >= self._hint_check:
             self._hint_check = NEVER
@@ -312,6 +312,11 @@ class Association:
         reason = liveness.over(now)
         if reason is not None:
             self.end(reason, now)
+
+    def _given_up(self) -> float:
+        """When a tunnel that never stood is over (R18)."""
+        expiries = [each.expires for each in self.directions]
+        return max(expiries, default=self.liveness.used + constants.DIRECTION_LIFETIME)
 
     def _lost(self, now: float) -> bool:
         """No path works, and that for longer than a few probes take."""
@@ -338,7 +343,7 @@ class Association:
         if session is None or self.keys_wanted:
             times.append(self.directions.waiting(now))
         if session is None:
-            times += [each.expires for each in self.directions if now < each.expires]
+            times.append(self._given_up())
         else:
             times += [self._confirm_at, self._hint_check, self.liveness.next_timer()]
             times += [self.probing.next_timer(), self.paths.next_timer(now)]
