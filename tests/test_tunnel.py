@@ -137,7 +137,7 @@ class EstablishingTests(TunnelCase):
         self.assertEqual([Purpose.NEW] * 4, [effect.purpose for _, effect in self.a.wanted])
 
     def test_no_direction(self) -> None:
-        """Where none comes, it is over a minute after the last packet, and nothing more is asked."""
+        """Where none comes, it is over a minute after the last packet; no more is asked."""
         self.a.asks = False
         self.a.send(b"first")
         self.net.run(40.0)
