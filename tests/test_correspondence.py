@@ -116,6 +116,16 @@ class CorrespondenceTests(SynchronousTestCase):
         self.assertEqual(list(self.world.of(1, Deliver)), [(NAMES[0], Deliver(forth))])
         self.assertEqual(list(self.world.of(0, Deliver)), [(NAMES[1], Deliver(back))])
 
+    def test_overtaken_direction(self) -> None:
+        """A Tunnel Request that comes before its direction is answered as soon as that comes."""
+        world, identifier = self.world, b"direct01"
+        for to, other in ((0, 1), (1, 0)):
+            message = world.direction(0, 1, identifier, to)
+            certificate = world.certificates[other][0]
+            world.ends[to].directed(message, certificate, world.now, 0.0)
+            world.run(0.04)
+        self.assertEqual([peer for peer, _ in world.of(0, Established)], [NAMES[1]])
+
     def test_several(self) -> None:
         """Each correspondent's packets come under its own name."""
         for cn in (1, 2, 3):

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 from attrs import define, field, frozen
 
+from ntmobile.machines.early import EarlyRequests
 from ntmobile.machines.effects import Address, Transmit
 from ntmobile.machines.rate import RateLimiter
 from ntmobile.machines.tunnel import LocalIdentity, Tunnel, unknown_hint
@@ -66,6 +67,7 @@ class Correspondence:
     gateways: tuple[str, ...] = ()
     hints: RateLimiter = field(factory=lambda: RateLimiter(rate=1, burst=2, capacity=1000))
     strays: int = field(default=0, init=False)
+    _early: EarlyRequests = field(factory=EarlyRequests, init=False)
     _tunnels: OrderedDict[str, Tunnel] = field(factory=OrderedDict, init=False)
     _indices: dict[bytes, Tunnel] = field(factory=dict, init=False)
     _known: dict[str, frozenset[bytes]] = field(factory=dict, init=False)
@@ -104,6 +106,9 @@ class Correspondence:
         if tunnel is None:
             tunnel = self._new(direction.peer, now)
         tunnel.direct(direction, certificate, now, unix_time)
+        early = self._early.take(direction.direction, now)
+        if early is not None:
+            tunnel.datagram_received(*early, now)
         self._settle(tunnel, now)
 
     def _new(self, peer: str, now: float) -> Tunnel:
@@ -132,8 +137,12 @@ class Correspondence:
         self._settle(tunnel, now)
 
     def _stray(self, datagram: bytes, remote: Address, now: float) -> None:
-        """Data of no tunnel here: a bare hint back, so that a handshake follows (R8, R15)."""
+        """A datagram of no tunnel here.
+
+        On data a bare hint goes back, so that a handshake follows (R8, R15).
+        """
         self.strays += 1
+        self._early.hold(datagram, remote, now)
         hint = unknown_hint(datagram)
         if hint is not None and self.hints.allow(remote, now):
             self._effects.append(Transmit(hint, remote))

@@ -111,13 +111,12 @@ class Journey:
             if not stream.intact:
                 names = f"{conversation.one.fqdn} to {conversation.other.fqdn}"
                 raise AssertionError(f"the TCP stream of {names} broke: {stream}")
-            for move, following in zip(self.moves, [*self.moves[1:], None], strict=True):
-                until = following.began if following is not None else float("inf")
-                for gap in probe.gaps:
-                    begin, end = gap["at"], gap["at"] + gap["ms"] / 1000
-                    if end < move.began or begin >= until:
-                        continue
-                    longest, usable = found[move.name]
-                    after = (end - max(begin, move.ended)) * 1000
-                    found[move.name] = max(longest, gap["ms"]), max(usable, after)
+            for gap in probe.gaps:
+                begin, end = gap["at"], gap["at"] + gap["ms"] / 1000
+                moves = [move for move in self.moves if move.began < end]
+                if not moves or moves[-1].ended + PATIENCE < begin:
+                    continue
+                longest, usable = found[moves[-1].name]
+                after = (end - max(begin, moves[-1].ended)) * 1000
+                found[moves[-1].name] = max(longest, gap["ms"]), max(usable, after)
         return found

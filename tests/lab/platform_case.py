@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.lab.case import LabTestCase
+from tests.lab.device import Device
 from tests.lab.platform import Platform, standing_platform
 
 
@@ -19,6 +20,15 @@ class PlatformTestCase(LabTestCase):
         await self.standing_lab()
         self._platform = await standing_platform()
         return self._platform
+
+    async def end(self, one: Device, other: Device) -> None:
+        """End the tunnel of two devices, and wait until neither has one."""
+        one.ask("end", name=other.fqdn)
+
+        async def ended() -> bool:
+            return one.tunnel(other) is None and other.tunnel(one) is None
+
+        await self.eventually(ended, timeout=5, what=f"no tunnel of {one.fqdn} and {other.fqdn}")
 
     async def _restore(self) -> None:
         if self._platform is not None:

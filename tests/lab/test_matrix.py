@@ -87,14 +87,6 @@ class MatrixTests(PlatformTestCase):
         self.assertEqual(tunnel["path"], path)
         self.assertGreater(tunnel["rx_bytes"], flow.bytes)
 
-    async def end(self, mn: Device, cn: Device) -> None:
-        mn.ask("end", name=cn.fqdn)
-
-        async def ended() -> bool:
-            return mn.tunnel(cn) is None and cn.tunnel(mn) is None
-
-        await self.eventually(ended, timeout=5, what=f"no tunnel of {mn.fqdn} and {cn.fqdn}")
-
 
 def _test(first: str, second: str, path: str) -> Callable[..., Coroutine[Any, Any, None]]:
     async def test(self: MatrixTests) -> None:

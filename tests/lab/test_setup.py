@@ -1,0 +1,63 @@
+"""How long the first datagram to a correspondent waits for its answer."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from tests.lab.platform_case import PlatformTestCase
+from tests.lab.traffic import ping
+
+#: Tunnels that are set up for each pair.
+SAMPLES = 5
+#: Longest median in milliseconds: ten times the bar of the design (section 9).
+LIMIT = 250
+
+
+class SetUpTests(PlatformTestCase):
+    """The first ping after no tunnel, to an address that is known: it brings the tunnel up."""
+
+    async def first_answers(self, mn: str, cn: str) -> None:
+        """Set tunnels up, and print the times."""
+        platform = await self.platform()
+        asking, asked = platform.devices[mn], platform.devices[cn]
+        await ping(asking, asked.fqdn)
+        rtts = []
+        for _ in range(SAMPLES):
+            await self.end(asking, asked)
+            rtts += await ping(asking, asked.virtual["ipv6"])
+        settled = await ping(asking, asked.virtual["ipv6"])
+        shown = " ".join(f"{ms:.1f}" for ms in rtts)
+        print(f"\n  {mn} to {cn}: {shown} ms; in the tunnel {settled[0]:.1f} ms", end=" ")
+        self.assertLess(median(rtts), LIMIT)
+
+    async def test_global(self) -> None:
+        """Both global, of two domains."""
+        await self.first_answers("global6", "dual")
+
+    async def test_one_domain(self) -> None:
+        """Both global, of one domain."""
+        await self.first_answers("global4", "dual")
+
+    async def test_to_nat(self) -> None:
+        """To a device behind a NAT, which is the initiator."""
+        await self.first_answers("global4", "home")
+
+    async def test_from_nat(self) -> None:
+        """From a device behind a NAT."""
+        await self.first_answers("home", "global4")
+
+    async def test_nats(self) -> None:
+        """Both behind NATs: through a relay."""
+        await self.first_answers("home", "symmetric")
+
+    async def test_one_nat(self) -> None:
+        """Both behind one NAT: on private addresses."""
+        await self.first_answers("home", "home-b")
+
+    async def test_families(self) -> None:
+        """From IPv4 to IPv6: through a relay."""
+        await self.first_answers("global4", "global6")
+
+    async def test_firewall(self) -> None:
+        """To a device whose firewall drops what nobody asked for: through a relay at first."""
+        await self.first_answers("dual", "firewall6")
