@@ -212,8 +212,9 @@ def described(found: inspect.Type) -> str:
             some = [described(one) for one in types if not isinstance(one, inspect.NoneType)]
             return " or ".join(some) + ", or nil"
         case inspect.StructType(cls):
-            name = re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
-            return f"[{cls.__name__}](#{name.replace('-', '')})"
+            known: dict[type, str] = {one.type: one.title for one in declarations()}
+            anchor = known.get(cls, cls.__name__).lower().replace(" ", "-")
+            return f"[{cls.__name__}](#{anchor})"
     raise AssertionError(f"a field of a type that has no words yet: {found}")
 
 

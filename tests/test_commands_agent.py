@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -344,8 +346,9 @@ class NoAgentTests(TestCase):
 
     async def test_not_answering(self) -> None:
         """An agent that hangs is not waited for forever."""
-        state = Path(self.mktemp()).resolve()
-        state.mkdir()
+        # Short, since sun_path holds 108 bytes and a tree of tests may be deep.
+        state = Path(tempfile.mkdtemp(prefix="ntm-"))
+        self.addCleanup(shutil.rmtree, state, ignore_errors=True)
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(str(state / "agent.sock"))
             listening.listen()
