@@ -20,7 +20,7 @@ from zope.interface.verify import verifyObject
 
 from ntmobile.errors import NotRegistered, NTMobileError
 from ntmobile.interfaces import IAttachment, VirtualAddresses
-from ntmobile.plugins.netns.channel import Channel, end
+from ntmobile.plugins.netns.channel import Channel, end, short_path
 from tests.attachments import LEFT, RIGHT, Place, netns_unavailable
 
 _ECHO_SERVER = """
@@ -245,7 +245,8 @@ class EndTests(NetnsTestCase):
     def keeper(self, place: Place) -> int:
         """The process kept in the namespace, as the socket tells it."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-            connection.connect(str(place.state / "netns.sock"))
+            with short_path(place.state / "netns.sock") as path:
+                connection.connect(path)
             peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
             return int(struct.unpack("=iII", peer)[0])
 
