@@ -179,6 +179,15 @@ class WrongTests(CommandTestCase):
         said = f"Error: an agent is running already for {state_of(phone)}; see ntm status\n"
         self.assertEqual((1, said), (ran.status, ran.errors))
 
+    async def test_logout_beside_an_agent(self) -> None:
+        """A device does not give up its identity under its running agent."""
+        platform = await self.platform()
+        phone = await self.agent(platform, ALICE, "phone")
+        ran = await self.ask(phone, "logout")
+        self.assertEqual(1, ran.status)
+        self.assertIn("the agent is running; end it first: ntm down", ran.errors)
+        self.assertTrue((state_of(phone) / "device.pem").exists())
+
     async def test_agent_ends(self) -> None:
         """A ping whose agent goes away ends with one line."""
         _, phone, _ = await self.pair()

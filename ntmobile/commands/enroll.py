@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from ntmobile.client.account import Account, parse_coordinator
+from ntmobile.client.control import call
 from ntmobile.client.identity import DeviceIdentity, erase, home_authority
 from ntmobile.client.login import enroll as enroll_device
 from ntmobile.client.login import find_coordinator, log_out
@@ -127,6 +129,9 @@ def logout(state: Path, force: bool) -> None:
     """
     identity = DeviceIdentity.load(state)
     account = load_settings(state).account
+    with suppress(Unreachable):
+        call(state, "status", timeout=5.0)
+        raise ConfigurationError(f"the agent is running; end it first: ntm down --state {state}")
     try:
         run(lambda reactor: _log_out(reactor, identity, account))
     except (CertificateError, Unreachable) as problem:
