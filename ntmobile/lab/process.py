@@ -130,12 +130,18 @@ class Process:
         """Leave what it has written so far out of :meth:`tail`."""
         self._told = (self.stdout.stat().st_size, self.stderr.stat().st_size)
 
+    def news(self) -> dict[str, str]:
+        """Give what it has written to both since :meth:`mark`."""
+        files = (("stdout", self.stdout), ("stderr", self.stderr))
+        return {
+            stream: file.read_bytes()[told:].decode("utf-8", "replace")
+            for (stream, file), told in zip(files, self._told, strict=True)
+        }
+
     def tail(self) -> str:
         """Give the last of both, with a heading, for the text of a failure."""
         parts = [f"----- {self.host}: {self.name}: {' '.join(self.argv)}"]
-        files = (("stdout", self.stdout), ("stderr", self.stderr))
-        for (stream, file), told in zip(files, self._told, strict=True):
-            text = file.read_bytes()[told:].decode("utf-8", "replace")
+        for stream, text in self.news().items():
             if text.strip():
                 parts.append(
                     f"[{stream}] {'...' if len(text) > TAIL else ''}{text[-TAIL:].strip()}"

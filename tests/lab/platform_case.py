@@ -31,5 +31,10 @@ class PlatformTestCase(LabTestCase):
         await self.eventually(ended, timeout=5, what=f"no tunnel of {one.fqdn} and {other.fqdn}")
 
     async def _restore(self) -> None:
-        if self._platform is not None:
-            await self._platform.restore()
+        if self._platform is None:
+            return
+        await self._platform.restore()
+        for process in self._platform.lab.lab.processes:
+            said = "".join(process.news().values())
+            if process.standing and "Traceback" in said:
+                self.fail(f"a fault in {process.name} on {process.host}:\n{said}")
