@@ -17,16 +17,23 @@ LIMIT = 250
 class SetUpTests(PlatformTestCase):
     """The first ping after no tunnel, to an address that is known: it brings the tunnel up."""
 
-    async def first_answers(self, mn: str, cn: str, limit: float = LIMIT) -> None:
-        """Set tunnels up, and print the times; their median must be below the limit."""
+    async def first_answers(
+        self, mn: str, cn: str, limit: float = LIMIT, *, lossy: bool = False
+    ) -> None:
+        """Set tunnels up, and print the times; their median must be below the limit.
+
+        :param lossy: the line may lose a ping itself, which then is no sample.
+        """
         platform = await self.platform()
         asking, asked = platform.devices[mn], platform.devices[cn]
         await ping(asking, asked.fqdn)
-        rtts = []
-        for _ in range(SAMPLES):
+        rtts: list[float] = []
+        for _ in range(2 * SAMPLES):
             await self.end(asking, asked)
-            rtts += await ping(asking, asked.virtual["ipv6"])
-        settled = await ping(asking, asked.virtual["ipv6"])
+            rtts += await ping(asking, asked.virtual["ipv6"], timeout=2, lossy=lossy)
+            if len(rtts) == SAMPLES:
+                break
+        settled = await ping(asking, asked.virtual["ipv6"], count=3, lossy=lossy)
         shown = " ".join(f"{ms:.1f}" for ms in rtts)
         print(f"\n  {mn} to {cn}: {shown} ms; in the tunnel {settled[0]:.1f} ms", end=" ")
         self.assertLess(median(rtts), limit)
@@ -71,4 +78,4 @@ class SetUpTests(PlatformTestCase):
         await host.plug(network, impairment=Impairment(delay=0.025, loss=0.01))
         await platform.devices["global4"].ready()
         for peer in ("dual", "home"):
-            await self.first_answers("global4", peer, 10 * 4 * 50)
+            await self.first_answers("global4", peer, 10 * 4 * 50, lossy=True)
