@@ -36,6 +36,15 @@ Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+def _asking_again(interface: str) -> list[str]:
+    """Give the ``ip`` lines that have neighbours asked for again after 100 ms, not 1 s.
+
+    A switch may lose the first question behind a cable that was just plugged in.
+    """
+    tables = ("arp_cache", "ndisc_cache")
+    return [f"ntable change name {table} dev {interface} retrans 100" for table in tables]
+
+
 @define(eq=False)
 class Segment:
     """A switched network behind a router, with at most one prefix a family."""
@@ -143,7 +152,7 @@ class Attachment:
     def _address_lines(self) -> list[str]:
         dev = self.interface
         lines = [f"addr replace {address} dev {dev}" for address in self.addresses]
-        return [*lines, *self.segment.routes(dev, self.metric)]
+        return [*_asking_again(dev), *lines, *self.segment.routes(dev, self.metric)]
 
     def _narrow_lines(self) -> list[str]:
         """Tell the segment's router of a smaller MTU to this node, so that it says "too big"."""
@@ -357,6 +366,7 @@ class Router(Host):
             # An MTU set by hand stays when that of a port changes; the switch has no delays.
             f"link add {bridge} mtu 1500 type bridge forward_delay 0 mcast_snooping 0",
             f"link set {bridge} up",
+            *_asking_again(bridge),
             *(f"addr add {address} dev {bridge} nodad" for address in segment.addresses(1)),
         )
         self.segments[bridge] = segment
