@@ -221,7 +221,7 @@ class LoginTestCase(SynchronousTestCase):
         )
 
     def log_in(self, identity: DeviceIdentity, **more: Any) -> LoginResult:
-        return self.result(log_in(self.phone.reactor, identity, (DC1_ADDRESS, 4330), **more))
+        return self.result(log_in(self.phone.reactor, identity, [(DC1_ADDRESS, 4330)], **more))
 
     def log_out(self, identity: DeviceIdentity) -> None:
-        self.result(log_out(self.phone.reactor, identity, (DC1_ADDRESS, 4330)))
+        self.result(log_out(self.phone.reactor, identity, [(DC1_ADDRESS, 4330)]))

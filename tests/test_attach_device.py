@@ -30,13 +30,13 @@ class Readers:
         self.readers.remove(reader)
 
     def addWriter(self, writer: IWriteDescriptor) -> None:
-        raise NotImplementedError
+        raise AssertionError("a TUN device is only read through the reactor")
 
     def removeWriter(self, writer: IWriteDescriptor) -> None:
-        raise NotImplementedError
+        raise AssertionError("a TUN device is only read through the reactor")
 
     def removeAll(self) -> list[IReadDescriptor | IWriteDescriptor]:
-        raise NotImplementedError
+        raise AssertionError("a TUN device is only read through the reactor")
 
     def getReaders(self) -> list[IReadDescriptor]:
         return self.readers

@@ -158,18 +158,18 @@ async def enroll(
 async def log_in(
     reactor: Any,
     identity: DeviceIdentity,
-    address: Address | Sequence[Address],
+    addresses: Sequence[Address],
     *,
     wall: Callable[[], float] = time.time,
 ) -> LoginResult:
     """Log in with the certificate, which renews it; the new one is on the disk afterwards (R3).
 
-    :param address: of the DC, or several to try in turn; see :func:`find_coordinator`.
+    :param addresses: of the DC, to be tried in turn; see :func:`find_coordinator`.
     :raises AuthenticationError: the device was removed or replaced, or the user disabled.
     :raises Unreachable: DC or AS do not answer; try again later.
     :raises NTMobileError: anything else; the device is as it was.
     """
-    answer = await _log_in(reactor, identity, address, logout=False)
+    answer = await _log_in(reactor, identity, addresses, logout=False)
     offset = answer.response.time / 1000 - wall()
     warning = clock_warning(offset)
     if warning:
@@ -195,25 +195,22 @@ async def log_in(
     )
 
 
-async def log_out(
-    reactor: Any, identity: DeviceIdentity, address: Address | Sequence[Address]
-) -> None:
+async def log_out(reactor: Any, identity: DeviceIdentity, addresses: Sequence[Address]) -> None:
     """Revoke this device at the AS, then remove its secrets.
 
     :raises AuthenticationError: the AS knows the device no more; its secrets are removed too.
     :raises Unreachable: nothing was done; try again.
     """
-    await _log_in(reactor, identity, address, logout=True)
+    await _log_in(reactor, identity, addresses, logout=True)
     erase(identity.directory)
 
 
 async def _log_in(
-    reactor: Any, identity: DeviceIdentity, address: Address | Sequence[Address], *, logout: bool
+    reactor: Any, identity: DeviceIdentity, addresses: Sequence[Address], *, logout: bool
 ) -> Answer:
-    several = [address] if isinstance(address[0], str) else address
     client = LoginClient(reactor, identity.trust, identity.domain)
     return await client.log_in(
-        several,  # type: ignore[arg-type]  # a pair is an address, anything else several
+        addresses,
         lambda binding: certificate_login(
             identity.keys.identity, identity.certificate, binding, logout=logout
         ),
