@@ -9,7 +9,7 @@ from attrs import define, field
 
 from ntmobile.machines.effects import Address, Transmit
 from ntmobile.machines.session_table import ClientAnswered, ClientAsked, ClientHeard, SessionTable
-from ntmobile.machines.signalling import ClientSession, Lost, Opened
+from ntmobile.machines.signalling import ClientSession, Lost, Opened, Reached
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.realtime import Acknowledgement
 
@@ -54,7 +54,7 @@ class Joined:
     random: Random = field(init=False)
     table: SessionTable = field(init=False)
     client: ClientSession = field(init=False)
-    events: list[Opened | Lost] = field(factory=list)
+    events: list[Opened | Lost | Reached] = field(factory=list)
 
     def __attrs_post_init__(self) -> None:
         self.random = Random(self.seed)

@@ -121,6 +121,14 @@ class Told:
         """A request."""
         self.heard.append(asked)
 
+    def reached(self, way: object) -> None:
+        """An answer by a way."""
+        self.heard.append(way)
+
+    def silent(self) -> None:
+        """No answers any more."""
+        self.heard.append("silent")
+
 
 class RegisteringTests(SynchronousTestCase):
     def setUp(self) -> None:

@@ -7,16 +7,19 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import AuthenticationError, MalformedMessage
+from ntmobile.machines.effects import Transmit
 from ntmobile.machines.requests import Answered, Asked
 from ntmobile.machines.signalling import (
     HELLO_SIZE,
     HELLO_TIMEOUT,
     HINTS_UNTIL_LOST,
+    KNOCKS,
     WELCOME_SIZE,
     ClientSession,
     CoordinatorSession,
     Lost,
     Opened,
+    Reached,
     check_hello,
     check_welcome,
     hello,
@@ -368,3 +371,53 @@ class AttackTests(SynchronousTestCase):
                     continue
         self.assertTrue(joined.client.open)
         self.assertEqual(joined.client.conversation.events(), [])
+
+
+class KnockTests(SynchronousTestCase):
+    """Questions whether the DC can be reached by some way."""
+
+    def setUp(self) -> None:
+        """A session with its keys."""
+        self.joined = Joined()
+        self.joined.start()
+        self.joined.events.clear()
+
+    def answer(self, transmit: Transmit) -> None:
+        """The DC receives a question, from an address that it does not know."""
+        self.joined.table.datagram_received(transmit.datagram, ("192.0.2.99", 9), self.joined.now)
+        self.joined.run(1.0)
+
+    def test_answered(self) -> None:
+        """The answer names the way, once; keys and addresses stay as they are at both ends."""
+        self.joined.heard.clear()
+        question = self.joined.client.knock("wifi", DC4)
+        self.answer(question)
+        self.assertEqual(self.joined.events, [Reached("wifi")])
+        self.assertEqual(self.joined.heard, [])
+        self.joined.client.conversation.request(KeepAlive(1, 15), "alive", self.joined.now)
+        self.joined.run(1.0)
+        self.assertEqual(self.joined.problems, [])
+
+    def test_asked_again(self) -> None:
+        """A question that is repeated has one answer; one of another way has its own."""
+        first, again = (self.joined.client.knock("wifi", DC4) for _ in range(2))
+        other = self.joined.client.knock("cable", DC4)
+        self.assertEqual(first, again)
+        for question in (first, other, again):
+            self.answer(question)
+        self.assertEqual(self.joined.events, [Reached("wifi"), Reached("cable")])
+
+    def test_forged_answer(self) -> None:
+        """R7: an answer without the session key is none."""
+        nonce = self.joined.client.knock("wifi", DC4).datagram[HEADER_SIZE : HEADER_SIZE + 16]
+        forged = welcome(INDEX, bytes(len(KEY)), nonce, OTHER)
+        with self.assertRaises(AuthenticationError):
+            self.joined.client.datagram_received(forged, DC4, self.joined.now)
+        self.assertEqual(self.joined.client.events(), [])
+
+    def test_many_questions(self) -> None:
+        """Questions that are never answered are forgotten, the oldest first."""
+        questions = [self.joined.client.knock(way, DC4) for way in range(KNOCKS + 1)]
+        self.answer(questions[0])
+        self.answer(questions[-1])
+        self.assertEqual(self.joined.events, [Reached(KNOCKS)])

@@ -34,3 +34,40 @@ class OpenTests(TestCase):
         with capturedLogs() as logs:
             self.sockets.open()
         self.assertFalse([one for one in logs if one["log_level"] is LogLevel.warn])
+
+
+class PinTests(TestCase):
+    """Datagrams through an interface of one's own choice; tests.lab moves real traffic so."""
+
+    def setUp(self) -> None:
+        """Sockets, and a program to send to."""
+        self.sockets = ClientSockets(reactor, lambda datagram, remote: None)
+        self.addCleanup(lambda: self.sockets.close())
+        self.sockets.open()
+        self.other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(self.other.close)
+        self.other.bind(("127.0.0.1", 0))
+        self.other.settimeout(5)
+        self.loopback = socket.if_nametoindex("lo")
+
+    def test_through_an_interface(self) -> None:
+        """A datagram may name its interface; one that is not there is counted as not sent."""
+        self.sockets.send(b"through lo", self.other.getsockname(), self.loopback)
+        self.assertEqual(self.other.recv(100), b"through lo")
+        self.sockets.send(b"through nothing", self.other.getsockname(), 2**30)
+        self.assertEqual(sum(self.sockets.failures.values()), 1)
+
+    def test_near_hosts(self) -> None:
+        """What the default route does not lead to follows the system's routes."""
+        self.sockets.pin(4, 2**30, ("192.0.2.1",))
+        self.sockets.send(b"near", self.other.getsockname())
+        self.assertEqual(self.other.recv(100), b"near")
+        self.sockets.pin(4, 2**30, ("127.0.0.1",))  # as if the default route led there
+        self.sockets.send(b"by the pin", self.other.getsockname())
+        self.assertEqual(sum(self.sockets.failures.values()), 1)
+        self.sockets.forget_routes(["127.0.0.0/8"])
+        self.sockets.send(b"near again", self.other.getsockname())
+        self.sockets.forget_routes([])
+        self.sockets.unpin(4)
+        self.sockets.send(b"by the routes", self.other.getsockname())
+        self.assertEqual([self.other.recv(100) for _ in "12"], [b"near again", b"by the routes"])

@@ -51,26 +51,37 @@ class NamespaceTests(SynchronousTestCase):
     def told(self, plugin: str) -> None:
         """What every watcher tells."""
         found = watched(plugin)
-        nothing: dict[str, Any] = {"addresses": [], "networks": [], "routes": [], "gateways": []}
-        self.assertEqual(found["start"], [nothing])
-        last = {name: told[-1] if told else None for name, told in found.items()}
-        home = {
-            "addresses": ["192.0.2.7"],
-            "networks": ["192.0.2.0/24"],
+        nothing: dict[str, Any] = {
+            "addresses": [],
+            "networks": [],
             "routes": [],
             "gateways": [],
+            "ways": [],
         }
+        self.assertEqual(found["start"], [nothing])
+        last = {name: told[-1] if told else None for name, told in found.items()}
+        home = {**nothing, "addresses": ["192.0.2.7"], "networks": ["192.0.2.0/24"]}
         self.assertEqual(last["address"], home)
-        routed = {**home, "routes": [4], "gateways": ["192.0.2.1"]}
+        way = {"family": 4, "interface": "wlan9", "addresses": ["192.0.2.7"]}
+        routed = {**home, "routes": [4], "gateways": ["192.0.2.1"], "ways": [way]}
         self.assertEqual(last["route"], routed)
-        both = {**routed, "addresses": ["192.0.2.7", "2001:db8:9::7"]}
+        both = {
+            **routed,
+            "addresses": ["192.0.2.7", "2001:db8:9::7"],
+            "networks": ["192.0.2.0/24", "2001:db8:9::/64"],
+        }
         self.assertEqual(last["both families"], both)
         self.assertEqual(found["tentative"], [])  # a deprecated address is none to be reached by
+        second = {"family": 4, "interface": "wlan7", "addresses": ["203.0.113.7"]}
+        preferred = last["another way"]
+        assert preferred is not None
+        self.assertEqual(preferred["ways"], [second, way])  # in order of their metrics
         moved = {
+            **both,
             "addresses": ["198.51.100.7", "2001:db8:9::7"],
-            "networks": ["198.51.100.0/24"],
-            "routes": [4],
+            "networks": ["198.51.100.0/24", "2001:db8:9::/64"],
             "gateways": ["198.51.100.1"],
+            "ways": [{**way, "addresses": ["198.51.100.7"]}],
         }
         self.assertEqual(last["move"], moved)
         self.assertEqual(found["our own device"], [])

@@ -29,6 +29,16 @@ STEPS = {
     "route": ["route add default via 192.0.2.1 dev wlan9"],
     "both families": ["address add 2001:db8:9::7/64 dev wlan9 nodad"],
     "tentative": ["address add 2001:db8:9::8/64 dev wlan9 preferred_lft 0 nodad"],
+    "another way": [
+        "link add wlan7 type veth peer name far7",
+        "link set far7 up",
+        "route replace default via 192.0.2.1 dev wlan9 metric 100",
+        "route delete default via 192.0.2.1 dev wlan9 metric 0",
+        "address add 203.0.113.7/24 dev wlan7",
+        "link set wlan7 up",
+        "route add default via 203.0.113.1 dev wlan7 metric 50",
+    ],
+    "one way": ["link delete wlan7"],
     "move": [
         "address delete 192.0.2.7/24 dev wlan9",
         "address add 198.51.100.7/24 dev wlan9",
@@ -53,6 +63,10 @@ def shown(networks: LocalNetworks) -> dict[str, Any]:
         "networks": networks.networks,
         "routes": sorted(networks.routes),
         "gateways": networks.gateways,
+        "ways": [
+            {"family": way.family, "interface": way.interface, "addresses": way.addresses}
+            for way in networks.ways
+        ],
     }
 
 

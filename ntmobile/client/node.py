@@ -21,6 +21,7 @@ from ntmobile.client.login import LoginResult
 from ntmobile.client.registering import Registering
 from ntmobile.client.tracing import DatagramTrace
 from ntmobile.client.traffic import Traffic
+from ntmobile.client.ways import WaysOut
 from ntmobile.errors import (
     InvalidName,
     NTMobileError,
@@ -37,7 +38,7 @@ from ntmobile.machines.registration import Rebound, Registered
 from ntmobile.machines.requests import Asked
 from ntmobile.machines.shown import Shown, ShownAddresses
 from ntmobile.machines.tunnel import LocalIdentity, Tunnel
-from ntmobile.machines.tunnel_effects import Ended, Established, PathChanged, RoundTrip
+from ntmobile.machines.tunnel_effects import Doubted, Ended, Established, PathChanged, RoundTrip
 from ntmobile.protocols import trace
 from ntmobile.protocols.virtual_udp import VirtualSocket
 from ntmobile.wire import names
@@ -140,6 +141,12 @@ class Node:
             shortest=settings.keepalive[0],
             longest=settings.keepalive[1],
         )
+        self.ways = WaysOut(
+            reactor,
+            self.traffic.sockets,
+            self.registering.knock,
+            lambda: self._moved(self.networks),
+        )
         # Said at each start, also where it is the default: the DC keeps what it was told before.
         self.registering.policy = PolicyRequest(0, allow, settings.relay_only)
         self.directing = Directing(
@@ -166,6 +173,7 @@ class Node:
         """
         self.traffic.sockets.open(self.settings.port)
         self._took(self._watcher.start(self._network_changed))
+        self.ways.changed(self.networks)
         self._watching = True
         self.registering.start()
 
@@ -189,6 +197,7 @@ class Node:
         for tunnel in self.correspondence.tunnels:
             self.correspondence.end(tunnel.peer, "going down", self._reactor.seconds())
         self.traffic.stop()
+        self.ways.stop()
         await self.registering.stop()
         await self.traffic.sockets.close()
 
@@ -326,7 +335,9 @@ class Node:
 
     def _took(self, networks: LocalNetworks) -> tuple[Address, ...]:
         self.networks = networks
-        self.shown.set_networks(IPv4Network(one, strict=False) for one in networks.networks)
+        self.shown.set_networks(
+            IPv4Network(one, strict=False) for one in networks.networks if ":" not in one
+        )
         addresses = tuple(
             endpoint.pair()
             for endpoints in self.local_endpoints().values()
@@ -337,10 +348,20 @@ class Node:
         return addresses
 
     def _network_changed(self, networks: LocalNetworks) -> None:
-        """At once and in parallel: register, probe, ask for directions (design, section 5)."""
+        """At once and in parallel: register, probe, ask for directions (design, section 5).
+
+        Where another network is merely preferred, everything stays where it is until that works.
+        """
         log.info("the network changed: {addresses}", addresses=", ".join(networks.addresses))
         trace.note("network", ", ".join(networks.addresses) or "none")
-        self._moved(networks)
+        if self.ways.changed(networks):
+            self._took(networks)
+            self.registering.network_changed()
+        else:
+            self._moved(networks)
+
+    def _another_way(self) -> None:
+        self._moved(self.networks)
 
     def _moved(self, networks: LocalNetworks) -> None:
         addresses = self._took(networks)
@@ -367,6 +388,8 @@ class Node:
                     path=_way(path),
                     reason=reason,
                 )
+            case Doubted():
+                self.ways.doubt()
             case Ended(reason):
                 log.info("tunnel with {peer} ended: {reason}", peer=peer, reason=reason)
                 self._since.pop(peer, None)
@@ -409,6 +432,14 @@ class Node:
         self.correspondence.network_changed(addresses, self._reactor.seconds())
         self.traffic.flush()
         self._tell(event)
+
+    def reached(self, way: object) -> None:
+        """The DC answered by this way."""
+        self.ways.answered(way)
+
+    def silent(self) -> None:
+        """The DC does not answer by the present way."""
+        self.ways.doubt()
 
     def asked(self, asked: Asked) -> None:
         """The DC asks."""

@@ -29,10 +29,11 @@ from ntmobile.errors import (
     NTMobileError,
     Unreachable,
 )
-from ntmobile.machines.effects import Address
+from ntmobile.interfaces import Way
+from ntmobile.machines.effects import Address, Transmit
 from ntmobile.machines.registration import Rebound, Registered, Registration, Silent, State
 from ntmobile.machines.requests import Answered, Asked, TimedOut
-from ntmobile.machines.signalling import ClientSession, Lost
+from ntmobile.machines.signalling import ClientSession, Lost, Reached
 from ntmobile.protocols.timing import MachineTimer
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.fields import Endpoint
@@ -59,6 +60,12 @@ class Told(Protocol):
 
     def asked(self, asked: Asked) -> None:
         """The DC asks; answer with :meth:`Registering.answer`."""
+
+    def reached(self, way: object) -> None:
+        """The DC answered a question that went by this way; see :meth:`Registering.knock`."""
+
+    def silent(self) -> None:
+        """The DC does not answer."""
 
 
 @define(eq=False)
@@ -188,6 +195,12 @@ class Registering:
             self.registration.answer(asked, message)
             self._settle()
 
+    def knock(self, way: Way) -> Transmit | None:
+        """A question whether the DC can be reached by a way; None where there is no session."""
+        if self.registration is None:
+            return None
+        return self.registration.knock(way, way.family)
+
     # -- login
 
     def _log_in(self) -> None:
@@ -311,6 +324,9 @@ class Registering:
             case Silent():
                 self.problem = "the coordinator does not answer"
                 log.warn("the coordinator does not answer; live tunnels go on")
+                self.told.silent()
+            case Reached(way):
+                self.told.reached(way)
             case Lost(reason, forgotten):
                 self.problem = reason
                 self._lost(reason, forgotten)

@@ -96,6 +96,7 @@ class Reporting:
             **self.network(),
             "routes": sorted(node.networks.routes),
             "gateways": list(node.networks.gateways),
+            "interfaces": node.ways.shown(),
             "udp": node.registering.registered,
             "coordinator": []
             if registration is None

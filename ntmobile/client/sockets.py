@@ -1,12 +1,20 @@
-"""The client's UDP sockets: one a family, for signalling, tunnels and relays alike (rule R23)."""
+"""The client's UDP sockets: one a family, for signalling, tunnels and relays alike (rule R23).
+
+The system chooses the interface of a datagram by its routes. Where another one is to be used, the
+datagram says so itself (``IP_PKTINFO``, ip(7); RFC 3542), so that the sockets and their ports stay.
+"""
 
 from __future__ import annotations
 
+import errno
 import socket
+import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 
+from attrs import define, field
 from twisted.internet.error import CannotListenError, MessageLengthError
 from twisted.internet.interfaces import IReactorSocket
 from twisted.internet.protocol import DatagramProtocol
@@ -19,6 +27,10 @@ log = Logger()
 
 #: Largest datagram taken from a socket.
 DATAGRAM_SIZE: Final = 8192
+#: Of ip(7); a constant of the socket module in later Pythons only.
+_IP_PKTINFO: Final = 8
+#: Correspondents whose route is remembered.
+_ROUTES: Final = 4096
 
 Receiver = Callable[[bytes, Address], None]
 
@@ -39,6 +51,28 @@ class ClientPort(DatagramProtocol):
         """An ICMP error; other paths and timers see to it."""
 
 
+@define
+class _Pin:
+    """Datagrams of a family go through this interface, where else the default route is taken.
+
+    :ivar ancillary: what says so to the kernel. :ivar preferred: the own addresses of the
+        interface that the default route leads through.
+    :ivar routes: host to whether it is reached by the default route.
+    """
+
+    ancillary: list[tuple[int, int, bytes]]
+    index: int
+    preferred: tuple[str, ...]
+    routes: dict[str, bool] = field(factory=dict)
+
+
+def _through(family: int, index: int) -> list[tuple[int, int, bytes]]:
+    """Ancillary data: send through this interface, from its address."""
+    if family == 4:
+        return [(socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=i8x", index))]
+    return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, struct.pack("=16xi", index))]
+
+
 class ClientSockets:
     """Both sockets, on one port number where that is possible.
 
@@ -50,6 +84,8 @@ class ClientSockets:
         self._reactor = reactor
         self._receive = receive
         self._ports: dict[int, tuple[ClientPort, Any]] = {}
+        self._pins: dict[int, _Pin] = {}
+        self._networks: tuple[IPv4Network | IPv6Network, ...] = ()
         self.failures: Counter[str] = Counter()
 
     def open(self, port: int = 0) -> None:
@@ -107,23 +143,63 @@ class ClientSockets:
         """Family to port number."""
         return {family: listening.getHost().port for family, (_, listening) in self._ports.items()}
 
-    def send(self, datagram: bytes, remote: Address) -> bool:
+    def pin(self, family: int, index: int, preferred: tuple[str, ...]) -> None:
+        """Send through this interface what the system would send by the default route.
+
+        :param preferred: own addresses of the interface that the default route leads through.
+        """
+        known = self._pins.get(family)
+        if known is None or (known.index, known.preferred) != (index, preferred):
+            self._pins[family] = _Pin(_through(family, index), index, preferred)
+
+    def unpin(self, family: int) -> None:
+        """Send by the system's routes."""
+        self._pins.pop(family, None)
+
+    def forget_routes(self, networks: Iterable[str]) -> None:
+        """The system's routes may be others now; it is in these networks."""
+        self._networks = tuple(ip_network(one, strict=False) for one in networks)
+        for pin in self._pins.values():
+            pin.routes.clear()
+
+    def send(self, datagram: bytes, remote: Address, interface: int = 0) -> bool:
         """Send a datagram; what the system refuses is counted: other paths see to it.
 
+        :param interface: index of the interface to send it through; 0: as everything.
         :return: ``False`` if it is larger than the path, as far as the system knows.
         """
-        found = self._ports.get(6 if ":" in remote[0] else 4)
+        family = 6 if ":" in remote[0] else 4
+        found = self._ports.get(family)
         if found is None or found[0].transport is None:
             self.failures["no such family"] += 1
             return True
+        pin = self._pins.get(family)
         try:
-            found[0].transport.write(datagram, remote)
+            if interface:
+                found[1].socket.sendmsg([datagram], _through(family, interface), 0, remote)
+            elif pin is not None and self._by_default_route(remote[0], family, pin):
+                found[1].socket.sendmsg([datagram], pin.ancillary, 0, remote)
+            else:
+                found[0].transport.write(datagram, remote)
         except MessageLengthError:
             self.failures["larger than the path"] += 1
             return False
         except OSError as problem:
             self.failures[problem.strerror or "unknown"] += 1
+            return problem.errno != errno.EMSGSIZE
         return True
+
+    def _by_default_route(self, host: str, family: int, pin: _Pin) -> bool:
+        """Whether a host is reached by the default route, and not by a route of its own."""
+        known = pin.routes.get(host)
+        if known is None:
+            address = ip_address(host)
+            near = any(address in one for one in self._networks if one.version == family)
+            known = not near and _source(host, family) in pin.preferred
+            if len(pin.routes) >= _ROUTES:
+                pin.routes.clear()
+            pin.routes[host] = known
+        return known
 
     async def reopen(self) -> None:
         """Take new sockets, on other ports, in the place of those that are open.
@@ -146,3 +222,14 @@ class ClientSockets:
             stopped = listening.stopListening()
             if stopped is not None:
                 await stopped
+
+
+def _source(host: str, family: int) -> str:
+    """The own address from which the system would send to a host; empty where it has no route."""
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+    with socket.socket(kind, socket.SOCK_DGRAM) as asking:
+        try:
+            asking.connect((host, 9))
+        except OSError:
+            return ""
+        return str(asking.getsockname()[0])

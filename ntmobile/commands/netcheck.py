@@ -25,6 +25,11 @@ def netcheck(state: Path, as_json: bool) -> None:
         return
     fields = [("addresses", ", ".join(found["addresses"]) or "none")]
     fields += [(f"IP{family[2:]}", _seen(found, family)) for family in ("ipv4", "ipv6")]
+    fields += [
+        (f"IP{family[2:]} through", f"{way['used']}; {way['preferred']} leads nowhere so far")
+        for family, way in sorted(found["interfaces"].items())
+        if way["used"] != way["preferred"]
+    ]
     answers = "answers" if found["udp"] else "does not answer"
     where = f" ({', '.join(found['coordinator'])})" if found["coordinator"] else ""
     fields.append(("UDP", f"the coordinator {answers}{where}"))

@@ -25,7 +25,7 @@ from ntmobile.machines.probing import PROBES, Probing
 from ntmobile.machines.rekeying import Rekeying
 from ntmobile.machines.session import Session
 from ntmobile.machines.sessions import SessionSet
-from ntmobile.machines.tunnel_effects import Effect, Ended, Established, PathChanged
+from ntmobile.machines.tunnel_effects import Doubted, Effect, Ended, Established, PathChanged
 from ntmobile.machines.wanting import Wanting
 from ntmobile.wire.codec import Message, encode
 from ntmobile.wire.headers import Flag
@@ -253,6 +253,7 @@ class Association:
         doubtful = active is not None and active.doubtful
         if doubtful and not self._alarmed and self.sessions.current is not None:
             self._alarmed = True
+            self.effects.append(Doubted())
             self._probe_others(now)
         elif not doubtful:
             self._alarmed = False

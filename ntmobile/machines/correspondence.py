@@ -16,6 +16,7 @@ from ntmobile.machines.tunnel import LocalIdentity, Tunnel, unknown_hint
 from ntmobile.machines.tunnel_effects import (
     Deliver,
     DirectionWanted,
+    Doubted,
     Ended,
     Established,
     PathChanged,
@@ -44,7 +45,7 @@ class Of:
     """An effect of the tunnel with a peer."""
 
     peer: str
-    effect: Deliver | Established | PathChanged | Ended | RoundTrip
+    effect: Deliver | Established | PathChanged | Doubted | Ended | RoundTrip
 
 
 Effect: TypeAlias = Transmit | AskDirection | Of

@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 
 from ntmobile.machines.effects import Address, Transmit
 from ntmobile.machines.requests import Answered, Asked, TimedOut
-from ntmobile.machines.signalling import ClientSession, Lost, Opened
+from ntmobile.machines.signalling import ClientSession, Lost, Opened, Reached
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.fields import Endpoint
 from ntmobile.wire.messages.realtime import (
@@ -67,7 +67,7 @@ class Silent:
     """The DC stopped answering. Live tunnels stay; we go on trying."""
 
 
-Event: TypeAlias = Registered | Rebound | Silent | Lost | Asked | Answered | TimedOut
+Event: TypeAlias = Registered | Rebound | Silent | Lost | Reached | Asked | Answered | TimedOut
 
 
 @define
@@ -143,6 +143,11 @@ class Registration:
     def answer(self, asked: Asked, message: Message) -> None:
         """Answer a request of the DC."""
         self.session.conversation.answer(asked.identifier, message, asked.remote)
+
+    def knock(self, tag: object, family: int) -> Transmit | None:
+        """A question whether the DC can be reached in a family; ends in ``Reached`` or nothing."""
+        remote = self._remote(family)
+        return None if remote is None else self.session.knock(tag, remote)
 
     def set_policy(self, policy: PolicyRequest, now: float) -> None:
         """Whom this client admits, from now on."""
@@ -252,6 +257,8 @@ class Registration:
             if isinstance(event, Opened):
                 self._register(now)
                 self._tell_policy(now)
+            elif isinstance(event, Reached):
+                self._events.append(event)
             else:
                 self.state, self._due = State.SILENT, None
                 self._events.append(event)

@@ -31,6 +31,8 @@ from ntmobile.wire.sealing import Opener, Sealer, derive, expand
 
 NONCE_SIZE: Final = 16
 MAC_SIZE: Final = 16
+#: Questions whether the DC can be reached that may be open at once.
+KNOCKS: Final = 8
 #: Hellos whose keys a DC keeps until one of them is used.
 STARTS: Final = 4
 WELCOME_SIZE: Final = HEADER_SIZE + 2 * NONCE_SIZE + MAC_SIZE
@@ -224,6 +226,13 @@ class Lost:
     forgotten: bool = False
 
 
+@frozen(slots=True)
+class Reached:
+    """The DC answered a hello that only asked whether it can be reached; ``tag`` says how."""
+
+    tag: object
+
+
 HELLO_TIMEOUT: Final = 10.0
 #: Bare hints are believed at most this often (R7).
 HINT_INTERVAL: Final = 1.0
@@ -252,7 +261,8 @@ class ClientSession:
     _hint_at: float = field(default=float("-inf"), init=False)
     _hints: int = field(default=0, init=False)
     _transmissions: list[Transmit] = field(factory=list, init=False)
-    _events: list[Opened | Lost] = field(factory=list, init=False)
+    _events: list[Opened | Lost | Reached] = field(factory=list, init=False)
+    _knocks: dict[bytes, object] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.conversation = Conversation(int.from_bytes(self._random(4), "big"))
@@ -275,6 +285,22 @@ class ClientSession:
             datagram = hello(self.index, self.key, self._nonce)
             self._transmissions += [Transmit(datagram, remote) for remote in self.remotes]
 
+    def knock(self, tag: object, remote: Address) -> Transmit:
+        """A hello that only asks whether the DC can be reached; see :class:`Reached`.
+
+        Keys, addresses and the registration stay as they are at both ends, since a DC takes the
+        keys of a hello when something comes under them.
+
+        :param tag: hashable; a question with the same tag replaces the former one.
+        """
+        nonce = next((nonce for nonce, known in self._knocks.items() if known == tag), None)
+        if nonce is None:
+            nonce = self._random(NONCE_SIZE)
+            while len(self._knocks) >= KNOCKS:
+                del self._knocks[next(iter(self._knocks))]
+            self._knocks[nonce] = tag
+        return Transmit(hello(self.index, self.key, nonce), remote)
+
     def datagram_received(self, datagram: bytes, remote: Address, now: float) -> None:
         """Any signalling datagram for this session.
 
@@ -285,6 +311,8 @@ class ClientSession:
             raise AuthenticationError("a signalling datagram of another session")
         if header.kind is Kind.SIGNAL_SEALED:
             self._sealed_received(datagram, remote, now)
+        elif header.kind is Kind.SIGNAL_WELCOME and self._knocks and self._answers(datagram):
+            pass
         elif header.kind is Kind.SIGNAL_WELCOME and self._nonce is not None:
             dc = check_welcome(datagram, self.key, self._nonce)
             self._former = self._current
@@ -305,6 +333,15 @@ class ClientSession:
                 self._events.append(Lost(reason, forgotten=True))
             elif self._nonce is None:
                 self.start(now)
+
+    def _answers(self, datagram: bytes) -> bool:
+        """Whether this welcome answers a question whether the DC can be reached."""
+        nonce = datagram[HEADER_SIZE : HEADER_SIZE + NONCE_SIZE]
+        if nonce not in self._knocks:
+            return False
+        check_welcome(datagram, self.key, nonce)
+        self._events.append(Reached(self._knocks.pop(nonce)))
+        return True
 
     def _sealed_received(self, datagram: bytes, remote: Address, now: float) -> None:
         if self._current is None:
@@ -358,7 +395,7 @@ class ClientSession:
             result += [Transmit(seal(head, envelope.data), remote) for remote in targets]
         return result
 
-    def events(self) -> list[Opened | Lost]:
+    def events(self) -> list[Opened | Lost | Reached]:
         """Drain what happened to the session itself."""
         drained, self._events = self._events, []
         return drained

@@ -45,6 +45,11 @@ class PathChanged:
 
 
 @frozen(slots=True)
+class Doubted:
+    """The active path worked, and does not answer now: perhaps it is this side's network."""
+
+
+@frozen(slots=True)
 class Ended:
     """The tunnel is over and answers nothing any more; a later one is a new object."""
 
@@ -72,5 +77,5 @@ class RoundTrip:
 
 
 Effect: TypeAlias = (
-    Transmit | Deliver | Established | PathChanged | Ended | DirectionWanted | RoundTrip
+    Transmit | Deliver | Established | PathChanged | Doubted | Ended | DirectionWanted | RoundTrip
 )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Final
 
 from attrs import frozen
 
-from ntmobile.interfaces import LocalNetworks
+from ntmobile.interfaces import LocalNetworks, Way
 
 _NETLINK_ROUTE: Final = 0
 _RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE = 18, 22, 26
@@ -25,7 +25,7 @@ _ATTRIBUTE: Final = struct.Struct("=HH")
 _IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x8, 0x40
 _IFLA_IFNAME, _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 3, 1, 2, 8
 _IFA_F_UNUSABLE: Final = 0x20 | 0x40 | 0x08  # deprecated, tentative, duplicate found
-_RTA_GATEWAY, _RTA_OIF = 5, 4
+_RTA_GATEWAY, _RTA_OIF, _RTA_PRIORITY = 5, 4, 6
 _RT_TABLE_MAIN, _RTN_UNICAST, _RT_SCOPE_LINK = 254, 1, 253
 
 #: Devices that are not a network to be reached by: our own.
@@ -33,12 +33,22 @@ OWN_PREFIX: Final = "ntm"
 
 
 @frozen
-class _Raw:
-    """The three dumps: usable interfaces' indices, addresses, default routes."""
+class _Default:
+    """A default route; of two the one with the lower priority is taken."""
 
-    links: frozenset[int]
+    index: int
+    family: int
+    gateway: str | None
+    priority: int
+
+
+@frozen
+class _Raw:
+    """The three dumps: usable interfaces by index, addresses, default routes."""
+
+    links: Mapping[int, str]
     addresses: tuple[tuple[int, str, int], ...]
-    defaults: tuple[tuple[int, int, str | None], ...]
+    defaults: tuple[_Default, ...]
 
 
 def read_local_networks() -> LocalNetworks:
@@ -51,15 +61,27 @@ def read_local_networks() -> LocalNetworks:
     networks = {
         str(ip_network(f"{host}/{prefix}", strict=False))
         for _, host, prefix in usable
-        if ":" not in host and prefix < 32
+        if prefix < (128 if ":" in host else 32)
     }
-    defaults = [one for one in raw.defaults if one[0] in raw.links]
+    defaults = [one for one in raw.defaults if one.index in raw.links]
     return LocalNetworks(
         tuple(sorted(host for _, host, _ in usable)),
         tuple(sorted(networks)),
-        frozenset(family for _, family, _ in defaults),
-        tuple(sorted({gateway for _, _, gateway in defaults if gateway})),
+        frozenset(one.family for one in defaults),
+        tuple(sorted({one.gateway for one in defaults if one.gateway})),
+        tuple(_ways(raw, usable)),
     )
+
+
+def _ways(raw: _Raw, usable: Sequence[tuple[int, str, int]]) -> Iterator[Way]:
+    """Each interface with a default route and an address, in order of preference."""
+    seen = set()
+    for one in sorted(raw.defaults, key=lambda one: (one.family, one.priority)):
+        hosts = (host for index, host, _ in usable if index == one.index)
+        own = tuple(sorted(host for host in hosts if (":" in host) == (one.family == 6)))
+        if own and (one.family, one.index) not in seen:
+            seen.add((one.family, one.index))
+            yield Way(one.family, one.index, raw.links[one.index], own)
 
 
 def _is_usable(host: str) -> bool:
@@ -76,7 +98,7 @@ def _read_kernel() -> _Raw:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as asking:
         asking.settimeout(2.0)
         asking.bind((0, 0))
-        links = frozenset(_links(asking))
+        links = dict(_links(asking))
         addresses = tuple(_addresses(asking))
         return _Raw(links, addresses, tuple(_defaults(asking)))
 
@@ -110,7 +132,7 @@ def _attributes(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def _links(asking: socket.socket) -> Iterator[int]:
+def _links(asking: socket.socket) -> Iterator[tuple[int, str]]:
     for body in _dump(asking, _RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0)):
         _, _, index, flags, _ = _LINK.unpack_from(body)
         name = (
@@ -121,7 +143,7 @@ def _links(asking: socket.socket) -> Iterator[int]:
         )
         running = flags & _IFF_UP and flags & _IFF_RUNNING
         if running and not flags & _IFF_LOOPBACK and not name.startswith(OWN_PREFIX):
-            yield index
+            yield index, name
 
 
 def _addresses(asking: socket.socket) -> Iterator[tuple[int, str, int]]:
@@ -135,7 +157,7 @@ def _addresses(asking: socket.socket) -> Iterator[tuple[int, str, int]]:
             yield index, str(ip_address(packed)), prefix
 
 
-def _defaults(asking: socket.socket) -> Iterator[tuple[int, int, str | None]]:
+def _defaults(asking: socket.socket) -> Iterator[_Default]:
     for body in _dump(asking, _RTM_GETROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
         family, prefix, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(body)
         if prefix or table != _RT_TABLE_MAIN or kind != _RTN_UNICAST:
@@ -143,10 +165,17 @@ def _defaults(asking: socket.socket) -> Iterator[tuple[int, int, str | None]]:
         if family not in (socket.AF_INET, socket.AF_INET6):
             continue
         attributes = _attributes(body[_ROUTE.size :])
-        gateway, device = attributes.get(_RTA_GATEWAY), attributes.get(_RTA_OIF)
-        index = struct.unpack("=i", device)[0] if device else 0
-        version = 4 if family == socket.AF_INET else 6
-        yield index, version, str(ip_address(gateway)) if gateway else None
+        gateway = attributes.get(_RTA_GATEWAY)
+        yield _Default(
+            _number(attributes.get(_RTA_OIF)),
+            4 if family == socket.AF_INET else 6,
+            str(ip_address(gateway)) if gateway else None,
+            _number(attributes.get(_RTA_PRIORITY)),
+        )
+
+
+def _number(attribute: bytes | None) -> int:
+    return int(struct.unpack("=I", attribute)[0]) if attribute else 0
 
 
 def _guess() -> LocalNetworks:

@@ -86,6 +86,17 @@ class Device:
         clock: IReactorTime = self.host.lab.reactor
         await eventually(clock, registered, timeout=timeout, what=last)
 
+    async def uses(self, interface: str, *, preferred: str) -> None:
+        """Wait until it sends IPv4 through one interface where the system prefers another."""
+        expected = {"used": interface, "preferred": preferred}
+
+        async def used() -> bool:
+            found: object = self.ask("netcheck")["interfaces"].get("ipv4")
+            return found == expected
+
+        clock: IReactorTime = self.host.lab.reactor
+        await eventually(clock, used, timeout=PATIENCE, what=f"IPv4 through {interface}")
+
     def tunnel(self, peer: Device) -> dict[str, Any] | None:
         """The tunnel to another device as ``ntm peers --json`` has it, if it is established."""
         for tunnel in self.ask("peers"):

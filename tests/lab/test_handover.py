@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import partial
 
 from twisted.internet import reactor
 from twisted.internet.interfaces import IReactorTime
 
-from ntmobile.lab.process import together
-from tests.lab.gaps import Conversation, Journey
+from ntmobile.lab.forwarder import Impairment
+from ntmobile.lab.process import pause, together
+from tests.lab.gaps import Conversation, Journey, Move
 from tests.lab.platform import Platform
 from tests.lab.platform_case import PlatformTestCase
 
 #: Longest gaps in milliseconds: ten times the bars of the design (section 9), which a benchmark
 #: judges.
 ONE_MOVES, BOTH_MOVE = 1000, 10_000
+#: A cable that loses nothing.
+GOOD = Impairment()
 
 
 class HandoverTests(PlatformTestCase):
@@ -132,3 +136,28 @@ class HandoverTests(PlatformTestCase):
         await journey.move("home gets a second interface", second)
         await journey.move("home loses the first interface", first.unplug)
         self.judge(await journey.end(), ONE_MOVES)
+
+    async def test_preferred_and_dead(self) -> None:
+        """A second interface that the system prefers swallows everything: the first is kept.
+
+        When it begins to work, it is taken; when it dies again, the first one is taken back.
+        """
+        platform, journey = await self.journey(("home", "dual"))
+        host, device = platform.lab.clients["home"], platform.devices["home"]
+        network = platform.lab.networks["global4"]
+        dead = Impairment(loss=1.0)
+        began = time.time()
+        second = await host.plug(network, interface="eth1", metric=50, impairment=dead)
+        await device.uses("eth0", preferred="eth1")
+        await pause(platform.lab.lab.reactor, 3.0)
+        journey.moves.append(Move("a dead interface comes", began, time.time()))
+        link = second.link
+        assert link is not None  # it is impaired
+        await journey.move("the preferred interface begins to work", partial(link.set, GOOD))
+        await device.uses("eth1", preferred="eth1")
+        await journey.move("the preferred interface dies silently", partial(link.set, dead))
+        await device.uses("eth0", preferred="eth1")
+        gaps = await journey.end()
+        silent = {name: gaps.pop(name) for name in list(gaps)[2:]}
+        self.judge(gaps, ONE_MOVES)
+        self.judge(silent, BOTH_MOVE)
