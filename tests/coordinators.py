@@ -30,10 +30,12 @@ from ntmobile.wire.messages.coordination import (
     InformationRequest,
     LocationUpdate,
     RelayResponse,
+    RouteDirectionRefusal,
     RouteDirectionTransfer,
 )
 from ntmobile.wire.messages.fields import Endpoint
 from ntmobile.wire.messages.realtime import (
+    DirectionRefusal,
     DirectionRequest,
     DirectionResponse,
     Outcome,
@@ -59,6 +61,7 @@ class Device:
     identity: Ed25519PrivateKey = field(repr=False)
     certificate: DeviceCertificate
     told: list[RouteDirection] = field(factory=list)
+    refused: list[DirectionRefusal] = field(factory=list)
     generation: int = 0
 
     @property
@@ -129,6 +132,8 @@ class Coordinator:
                 return answer
             case LocationUpdate():
                 self.perform(self.direction.location_updated(domain, message, world.now, world.at))
+            case RouteDirectionRefusal():
+                self.perform(self.direction.refused(domain, message))
         return None
 
     def perform(self, effects: list[Effect]) -> None:
@@ -179,6 +184,7 @@ class World:
     :ivar responses: answers to Direction Requests by token.
     :ivar asked: who asked whom what. :ivar forge: replaces the answer of a domain's DC.
     :ivar asleep: devices that take no directions. :ivar acknowledges: whether the others say so.
+    :ivar refusing: devices that refuse what they are directed to.
     """
 
     seed: int = 0
@@ -191,6 +197,7 @@ class World:
     relayed: list[tuple[str, Any]] = field(factory=list)
     forge: dict[str, Callable[[Message], Message | Outcome | None]] = field(factory=dict)
     asleep: set[str] = field(factory=set)
+    refusing: set[str] = field(factory=set)
     acknowledges: bool = True
 
     def __attrs_post_init__(self) -> None:
@@ -243,15 +250,20 @@ class World:
         self.asleep.discard(fqdn)
         self.register(fqdn, seen, *local)
 
-    def tell(self, dc: Coordinator, fqdn: str, message: RouteDirection) -> None:
-        """A DC sends a client a Route Direction, in a datagram."""
+    def tell(self, dc: Coordinator, fqdn: str, message: RouteDirection | DirectionRefusal) -> None:
+        """A DC sends a client a Route Direction, or that it is refused, in a datagram."""
         decoded = decode(encode(message, 1159), 1159)
-        assert isinstance(decoded, RouteDirection)
         if fqdn in self.asleep or fqdn not in self.devices:
             return
+        if isinstance(decoded, DirectionRefusal):
+            self.devices[fqdn].refused.append(decoded)
+            return
+        assert isinstance(decoded, RouteDirection)
         self.devices[fqdn].told.append(decoded)
         if self.acknowledges:
-            dc.waiting.acknowledged(fqdn, message.direction, message.generation)
+            outcome = Outcome.REFUSED if fqdn in self.refusing else Outcome.OK
+            word = decoded.direction, decoded.generation, outcome
+            dc.perform(dc.waiting.acknowledged(fqdn, *word))
 
     def ask(self, source: str, domain: str, message: Message) -> Message | Outcome:
         """One DC asks another, over a link."""

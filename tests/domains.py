@@ -27,6 +27,7 @@ from ntmobile.wire.messages.coordination import RelayDirection, RelayResponse
 from ntmobile.wire.messages.fields import Endpoint
 from ntmobile.wire.messages.realtime import (
     Acknowledgement,
+    DirectionRefusal,
     DirectionRequest,
     NotificationRequest,
     Outcome,
@@ -59,7 +60,8 @@ class Device:
     """A client with its session.
 
     :ivar told: Route Directions it acknowledged. :ivar ordered: devices it was told are revoked.
-    :ivar deaf: takes nothing and says nothing.
+    :ivar deaf: takes nothing and says nothing. :ivar outcome: what it says of Route Directions.
+    :ivar refused: of its own directions, those that the other end refused.
     """
 
     world: World
@@ -72,6 +74,8 @@ class Device:
     ordered: list[str] = field(factory=list)
     answers: dict[object, Message] = field(factory=dict)
     deaf: bool = False
+    outcome: Outcome = Outcome.OK
+    refused: list[DirectionRefusal] = field(factory=list)
     sealed: list[bytes] = field(factory=list)
 
     @property
@@ -126,7 +130,11 @@ class Device:
         match asked.message:
             case RouteDirection() as message:
                 self.told.append(message)
-                answer = RouteDirectionAcknowledgement(message.direction, message.generation)
+                answer = RouteDirectionAcknowledgement(
+                    message.direction, message.generation, self.outcome
+                )
+            case DirectionRefusal() as refusal:
+                self.refused.append(refusal)
             case RevocationOrder(peer):
                 self.ordered.append(peer)
         self.session.conversation.answer(asked.identifier, answer)

@@ -9,12 +9,19 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.client.directing import ASKED, Directing
-from ntmobile.errors import AuthenticationError, StorageFailed, UnknownName, Unreachable
+from ntmobile.errors import (
+    AuthenticationError,
+    NTMobileError,
+    StorageFailed,
+    UnknownName,
+    Unreachable,
+)
 from ntmobile.machines.clients import Policy
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.realtime import (
     Acknowledgement,
+    DirectionRefusal,
     DirectionRequest,
     DirectionResponse,
     Outcome,
@@ -132,6 +139,55 @@ class RefusalTests(DirectingTestCase):
         self.failureResultOf(asking, StorageFailed)
         self.full = False
         self.ask(LAPTOP)
+
+
+class DeniedTests(DirectingTestCase):
+    """R13: the correspondent's own device refuses."""
+
+    def setUp(self) -> None:
+        """A tunnel in the making, on one direction."""
+        super().setUp()
+        self.ended: list[str] = []
+        self.tunnel = SimpleNamespace(established=False, identifiers=frozenset({b"8 octets"}))
+        correspondence = cast(Any, self.directing.correspondence)
+        correspondence.find = lambda peer: self.tunnel
+        correspondence.end = lambda peer, reason, now: self.ended.append(peer)
+        self.heard: list[NTMobileError] = []
+        self.directing.refused = lambda peer, problem: self.heard.append(problem)
+        self.refusal = DirectionRefusal(b"8 octets", Outcome.UNKNOWN, f"nobody is called {LAPTOP}")
+
+    def begin(self) -> None:
+        """Ask, and be directed."""
+        self.ask(LAPTOP)
+        self.assertEqual(self.directing.directed(direction(PHONE)), Outcome.OK)
+
+    def test_told(self) -> None:
+        """Who waits for the tunnel hears why, and the tunnel ends."""
+        self.begin()
+        self.directing.denied(self.refusal)
+        self.assertEqual([type(one) for one in self.heard], [UnknownName])
+        self.assertEqual(self.ended, [LAPTOP])
+        self.assertEqual(self.directing.history[LAPTOP], f"nobody is called {LAPTOP}")
+
+    def test_living(self) -> None:
+        """A tunnel that stands goes on: what was refused is but one direction more."""
+        self.begin()
+        self.tunnel.established = True
+        self.directing.denied(self.refusal)
+        self.assertEqual((self.heard, self.ended), ([], []))
+
+    def test_another(self) -> None:
+        """R15: nor does one end that has another direction, be it the correspondent's own."""
+        self.begin()
+        self.tunnel.identifiers |= {b"another1"}
+        self.directing.denied(self.refusal)
+        self.assertEqual((self.heard, self.ended), ([], []))
+
+    def test_first(self) -> None:
+        """A refusal that overtakes the DC's answer is what comes of asking."""
+        self.directing.denied(self.refusal)
+        asking = Deferred.fromCoroutine(self.directing.ask(LAPTOP, Purpose.NEW))
+        self.failureResultOf(asking, UnknownName)
 
 
 class TakingTests(AdmissionTests):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from ntmobile.client.identity import DeviceIdentity
@@ -17,6 +18,7 @@ from ntmobile.errors import (
     Unreachable,
     UntrustedIdentity,
 )
+from ntmobile.machines.clients import Policy
 from tests.platforms import Platform, PlatformTestCase, coordinators, make_realm, realm_ports
 
 PHONE = "phone.alice.dc1.ntm.example"
@@ -104,6 +106,16 @@ class TunnelTests(PlatformTestCase):
         absent = "absent.bob.dc2.ntm.example"
         unknown = await self.assertRaises_(UnknownName, phone.connect(absent))
         self.assertEqual(str(denied).replace(LAPTOP, "X"), str(unknown).replace(absent, "X"))
+
+    async def test_refused(self) -> None:
+        """R13: whom the device alone refuses hears it at once, in the words of its DC."""
+        _, phone, laptop = await self.pair()
+        laptop.directing.policy = Policy(())
+        before = reactor.seconds()
+        denied = await self.assertRaises_(UnknownName, phone.connect(LAPTOP))
+        self.assertLess(reactor.seconds() - before, 5.0)
+        self.assertEqual(str(denied), f"nobody is called {LAPTOP}, or not for you to reach")
+        self.assertEqual(phone.correspondence.tunnels, ())
 
     async def test_wrong_names(self) -> None:
         """Names that cannot be a correspondent's are refused with one line."""

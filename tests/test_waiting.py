@@ -4,10 +4,11 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 import ntmobile.machines.waiting as module
-from ntmobile.machines.directing import Notify, TellClient
+from ntmobile.machines.directing import Notify, TellClient, TellCoordinator
 from ntmobile.machines.waiting import FROM_ONE
 from ntmobile.wire.codec import encode
 from ntmobile.wire.messages.coordination import (
+    RouteDirectionRefusal,
     RouteDirectionTransfer,
     RouteDirectionTransferResponse,
 )
@@ -59,6 +60,12 @@ class WaitingCase(SynchronousTestCase):
         assert isinstance(answer, RouteDirectionTransferResponse)
         return Outcome(answer.outcome)
 
+    def fetched(self) -> list[RouteDirection]:
+        """What the laptop gets when it asks for what waits."""
+        _, effects = self.dc2.waiting.fetched(self.world.client(LAPTOP), self.world.now)
+        told = [effect.message for effect in effects if isinstance(effect, TellClient)]
+        return [one for one in told if isinstance(one, RouteDirection)]
+
 
 class SleepingTests(WaitingCase):
     def test_waking(self) -> None:
@@ -105,13 +112,9 @@ class SleepingTests(WaitingCase):
         """R16: CN fetches what waits when it asks, also when the push was lost."""
         self.world.direct(PHONE, LAPTOP)
         self.world.direct(TABLET, LAPTOP)
-        client = self.world.client(LAPTOP)
-        count, effects = self.dc2.waiting.fetched(client, self.world.now)
-        self.assertEqual(count, 2)
-        self.assertEqual(
-            {effect.message.peer for effect in effects if isinstance(effect, TellClient)},
-            {PHONE, TABLET},
-        )
+        found = self.fetched()
+        self.assertEqual(len(found), 2)
+        self.assertEqual({one.peer for one in found}, {PHONE, TABLET})
 
     def test_hidden_location(self) -> None:
         """R13: a CN that hides from MN is not told of when it wakes either."""
@@ -170,33 +173,39 @@ class AcknowledgementTests(WaitingCase):
     def test_acknowledged(self) -> None:
         """R16: what was acknowledged is not."""
         self.transfer(self.direction())
-        self.dc2.waiting.acknowledged(LAPTOP, b"\0" * 7 + b"\1", 1)
+        self.dc2.waiting.acknowledged(LAPTOP, b"\0" * 7 + b"\1", 1, Outcome.OK)
         self.world.register(LAPTOP, C4)
         self.assertEqual(len(self.laptop.told), 1)
+        self.assertEqual(len(self.dc2.waiting), 0)
+
+    def test_refused(self) -> None:
+        """R13: where CN itself refuses, the DC that made the direction is told, and it ends."""
+        self.transfer(self.direction(generation=2))
+        word = LAPTOP, self.direction().direction
+        self.assertEqual(self.dc2.waiting.acknowledged(*word, 1, Outcome.REFUSED), [])
+        effects = self.dc2.waiting.acknowledged(*word, 2, Outcome.REFUSED)
+        refusal = RouteDirectionRefusal(self.direction().direction, LAPTOP)
+        self.assertEqual(effects, [TellCoordinator(DC1, refusal)])
         self.assertEqual(len(self.dc2.waiting), 0)
 
     def test_former_generation(self) -> None:
         """R9, R16: an acknowledgement of a former generation leaves the newer one waiting."""
         self.transfer(self.direction(generation=2))
-        self.dc2.waiting.acknowledged(LAPTOP, b"\0" * 7 + b"\1", 1)
+        self.dc2.waiting.acknowledged(LAPTOP, b"\0" * 7 + b"\1", 1, Outcome.OK)
         self.assertEqual(len(self.dc2.waiting), 1)
-        self.dc2.waiting.acknowledged(LAPTOP, b"\0" * 7 + b"\1", 2)
+        self.dc2.waiting.acknowledged(LAPTOP, b"\0" * 7 + b"\1", 2, Outcome.OK)
         self.assertEqual(len(self.dc2.waiting), 0)
 
     def test_overtaken(self) -> None:
         """R9: an older generation that was overtaken does not undo the newer one."""
         self.transfer(self.direction(generation=2))
         self.assertIs(self.transfer(self.direction(generation=1)), Outcome.OK)
-        client = self.world.client(LAPTOP)
-        _, effects = self.dc2.waiting.fetched(client, self.world.now)
-        (effect,) = effects
-        assert isinstance(effect, TellClient)
-        self.assertEqual(effect.message.generation, 2)
+        self.assertEqual([one.generation for one in self.fetched()], [2])
 
     def test_unknown_acknowledgements(self) -> None:
         """Acknowledgements of nothing are ignored."""
-        self.dc2.waiting.acknowledged(LAPTOP, bytes(8), 1)
-        self.dc2.waiting.acknowledged("nobody.bob.example", bytes(8), 1)
+        self.dc2.waiting.acknowledged(LAPTOP, bytes(8), 1, Outcome.OK)
+        self.dc2.waiting.acknowledged("nobody.bob.example", bytes(8), 1, Outcome.OK)
         self.assertEqual(len(self.dc2.waiting), 0)
 
     def test_revoked(self) -> None:
@@ -258,8 +267,7 @@ class BoundTests(WaitingCase):
         for number in range(1, 20):
             self.transfer(self.direction(number))
         self.assertEqual(len(self.dc2.waiting), FROM_ONE)
-        _, effects = self.dc2.waiting.fetched(self.world.client(LAPTOP), self.world.now)
-        kept = [one.message.direction[-1] for one in effects if isinstance(one, TellClient)]
+        kept = [one.direction[-1] for one in self.fetched()]
         self.assertEqual(kept, list(range(20 - FROM_ONE, 20)))
 
     def test_for_one_client(self) -> None:
@@ -283,15 +291,9 @@ class BoundTests(WaitingCase):
         """A direction's identifier that is another requester's already is not taken over."""
         self.transfer(self.direction(1))
         self.transfer(self.direction(1, peer=TABLET))
-        _, effects = self.dc2.waiting.fetched(self.world.client(LAPTOP), self.world.now)
-        (effect,) = effects
-        assert isinstance(effect, TellClient)
-        self.assertEqual(effect.message.peer, PHONE)
+        self.assertEqual([one.peer for one in self.fetched()], [PHONE])
         self.transfer(self.direction(1, peer=TABLET, generation=9))
-        _, effects = self.dc2.waiting.fetched(self.world.client(LAPTOP), self.world.now)
-        (effect,) = effects
-        assert isinstance(effect, TellClient)
-        self.assertEqual(effect.message.peer, PHONE)
+        self.assertEqual([one.peer for one in self.fetched()], [PHONE])
 
     def test_notification_names_only_the_receiver(self) -> None:
         """R33: a notification says nothing but that something waits."""

@@ -30,6 +30,7 @@ from ntmobile.machines.shown import ShownAddresses
 from ntmobile.wire import names
 from ntmobile.wire.certificates import DeviceCertificate, TrustStore
 from ntmobile.wire.messages.realtime import (
+    DirectionRefusal,
     DirectionRequest,
     DirectionResponse,
     Outcome,
@@ -185,6 +186,19 @@ class Directing:
         self._take(direction, certificate)
         return Outcome.OK
 
+    def denied(self, refusal: DirectionRefusal) -> None:
+        """The correspondent refused a direction: a tunnel that waits for no other one ends."""
+        peer = self._peers.get(refusal.direction)
+        problem = _refusal(peer or "this name", refusal)
+        self._remember(refusal.direction, problem)
+        tunnel = self.correspondence.find(peer) if peer is not None else None
+        if peer is None or tunnel is None or tunnel.established:
+            return
+        if tunnel.identifiers <= self._refusals.keys():
+            self.note(peer, str(problem))
+            self.correspondence.end(peer, str(problem), self.clock.seconds())
+            self.refused(peer, problem)
+
     def _asked_for(self, direction: RouteDirection) -> bool:
         """Whether we have asked for this device, or its user: no DC can just say so (R13)."""
         if direction.requester != self.fqdn:
@@ -214,10 +228,13 @@ class Directing:
     def _refuse(self, direction: RouteDirection, problem: NTMobileError) -> None:
         log.warn("refused a direction: {problem}", problem=str(problem))
         self.note(direction.peer, str(problem))
-        self._refusals[direction.direction] = problem
+        self._remember(direction.direction, problem)
+        self.refused(direction.peer, problem)
+
+    def _remember(self, direction: bytes, problem: NTMobileError) -> None:
+        self._refusals[direction] = problem
         while len(self._refusals) > REMEMBERED:
             self._refusals.popitem(last=False)
-        self.refused(direction.peer, problem)
 
     def _take(self, direction: RouteDirection, certificate: DeviceCertificate) -> None:
         now, at = self.clock.seconds(), self.registering.unix_time()
@@ -235,7 +252,7 @@ class Directing:
             self.history.popitem(last=False)
 
 
-def _refusal(name: str, answer: DirectionResponse) -> NTMobileError:
+def _refusal(name: str, answer: DirectionResponse | DirectionRefusal) -> NTMobileError:
     detail = answer.detail or "no reason given"
     text = detail if name in detail else f"{name}: {detail}"
     match answer.outcome:

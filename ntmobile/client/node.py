@@ -46,6 +46,7 @@ from ntmobile.wire.certificates import DeviceCertificate, TrustStore
 from ntmobile.wire.messages.fields import Endpoint
 from ntmobile.wire.messages.realtime import (
     Acknowledgement,
+    DirectionRefusal,
     NotificationRequest,
     Outcome,
     PolicyRequest,
@@ -451,6 +452,9 @@ class Node:
                     direction.direction, direction.generation, outcome
                 )
                 self.registering.answer(asked, acknowledgement)
+            case DirectionRefusal() as denied:
+                self.directing.denied(denied)
+                self.registering.answer(asked, Acknowledgement())
             case RevocationOrder(peer):
                 log.warn("{peer} is revoked", peer=peer)
                 self.registering.answer(asked, Acknowledgement())

@@ -9,9 +9,15 @@ from attrs import define, field, frozen
 from ntmobile.machines.route import Route
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.codec import Message
-from ntmobile.wire.messages.coordination import InformationRequest, LocationUpdate, RelayDirection
+from ntmobile.wire.messages.coordination import (
+    InformationRequest,
+    LocationUpdate,
+    RelayDirection,
+    RouteDirectionRefusal,
+)
 from ntmobile.wire.messages.fields import Endpoint, Location
 from ntmobile.wire.messages.realtime import (
+    DirectionRefusal,
     DirectionResponse,
     NotificationRequest,
     Outcome,
@@ -48,10 +54,13 @@ class DirectRelay:
 
 @frozen
 class TellClient:
-    """Send a Route Direction to a client of ours, until it answers or the lifetime is over."""
+    """Send a Route Direction to a client of ours, until it answers or the lifetime is over.
+
+    Or that it was refused, which takes its place.
+    """
 
     fqdn: str
-    message: RouteDirection
+    message: RouteDirection | DirectionRefusal
 
 
 @frozen
@@ -71,10 +80,10 @@ class Notify:
 
 @frozen
 class TellCoordinator:
-    """Send a Location Update to the DC of a domain, whose answer does not matter."""
+    """Send to the DC of a domain what needs no answer."""
 
     domain: str
-    message: LocationUpdate
+    message: LocationUpdate | RouteDirectionRefusal
 
 
 Effect: TypeAlias = AskCoordinator | DirectRelay | TellClient | Respond | Notify | TellCoordinator

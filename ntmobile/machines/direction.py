@@ -39,11 +39,13 @@ from ntmobile.wire.messages.coordination import (
     LocationUpdate,
     RelayDirection,
     RelayResponse,
+    RouteDirectionRefusal,
     RouteDirectionTransfer,
     RouteDirectionTransferResponse,
 )
 from ntmobile.wire.messages.fields import Endpoint
 from ntmobile.wire.messages.realtime import (
+    DirectionRefusal,
     DirectionRequest,
     DirectionResponse,
     Outcome,
@@ -182,8 +184,7 @@ class Direction:
 
     def _unknown(self, pending: Pending) -> list[Effect]:
         """The DC of that very domain knows nobody of that name: that is the reason to tell."""
-        detail = f"nobody is called {pending.peer}, or not for you to reach"
-        pending.refusal = (Outcome.UNKNOWN, detail)
+        pending.refusal = (Outcome.UNKNOWN, _nobody(pending.peer))
         return self.failed(pending.direction, *pending.refusal)
 
     def informed(self, tag: bytes, answer: Message, now: float, at: float) -> list[Effect]:
@@ -274,6 +275,16 @@ class Direction:
                 return self._unknown(pending)
         return self.failed(tag, Outcome.UNREACHABLE, "its coordinator answered nonsense")
 
+    def refused(self, domain: str, refusal: RouteDirectionRefusal) -> list[Effect]:
+        """CN itself refused: MN hears what it would have heard of CN's DC (R13)."""
+        pending = self._pending.get(refusal.direction)
+        if pending is None or (pending.domain, pending.peer) != (domain, refusal.cn):
+            return []
+        del self._pending[refusal.direction]
+        answer = Outcome.UNKNOWN, _nobody(pending.peer)
+        told = TellClient(pending.mn, DirectionRefusal(refusal.direction, *answer))
+        return [told, *self._respond(pending, *answer)]
+
     def revoked(self, fqdn: str) -> list[Effect]:
         """A device is revoked: what is being made for it or towards it ends (R34)."""
         effects: list[Effect] = []
@@ -355,6 +366,10 @@ class Direction:
         if token is None:
             return []
         return [Respond(token, DirectionResponse(outcome, pending.direction, detail))]
+
+
+def _nobody(name: str) -> str:
+    return f"nobody is called {name}, or not for you to reach"
 
 
 def coordinator_domains(name: str, own: str) -> list[str]:

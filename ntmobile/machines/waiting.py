@@ -23,6 +23,7 @@ from ntmobile.machines.rate import RateLimiter
 from ntmobile.wire import names
 from ntmobile.wire.messages.coordination import (
     LocationUpdate,
+    RouteDirectionRefusal,
     RouteDirectionTransfer,
     RouteDirectionTransferResponse,
 )
@@ -104,11 +105,17 @@ class WaitingDirections:
         if not mine:
             self._waiting.pop(fqdn, None)
 
-    def acknowledged(self, fqdn: str, direction: bytes, generation: int) -> None:
-        """The client has it, in this generation; a newer one goes on waiting."""
+    def acknowledged(
+        self, fqdn: str, direction: bytes, generation: int, outcome: int
+    ) -> list[Effect]:
+        """The client has it, in this generation, or refuses it; a newer one goes on waiting."""
         waiting = self._waiting.get(fqdn, {}).get(direction)
-        if waiting is not None and waiting.message.generation <= generation:
-            self._drop(fqdn, [direction])
+        if waiting is None or waiting.message.generation > generation:
+            return []
+        self._drop(fqdn, [direction])
+        if outcome == Outcome.OK:
+            return []
+        return [TellCoordinator(waiting.source, RouteDirectionRefusal(direction, fqdn))]
 
     def fetched(self, client: Client, now: float) -> tuple[int, list[Effect]]:
         """A Route Direction Request: all that wait, at once, also where a push was lost."""

@@ -46,11 +46,13 @@ from ntmobile.wire.messages.coordination import (
     LocationUpdate,
     RelayDirection,
     RevocationNotice,
+    RouteDirectionRefusal,
     RouteDirectionTransfer,
 )
 from ntmobile.wire.messages.realtime import (
     Acknowledgement,
     Deregistration,
+    DirectionRefusal,
     DirectionRequest,
     DirectionResponse,
     KeepAlive,
@@ -287,7 +289,9 @@ class Domain:
                 if trace.switch.on:
                     trace.trace(word, self.clients.of_index(index).fqdn, self.name)
                 fqdn = self.clients.of_index(index).fqdn
-                self.waiting.acknowledged(fqdn, direction, word.generation)
+                self.perform(
+                    self.waiting.acknowledged(fqdn, direction, word.generation, word.outcome)
+                )
             case ClientAnswered(index, RevocationOrder(revoked), Acknowledgement()):
                 self.orders.acknowledged(self.clients.of_index(index).fqdn, revoked)
             case ClientAnswered():
@@ -375,6 +379,9 @@ class Domain:
             case LocationUpdate():
                 self.perform(self.direction.location_updated(domain, message, now, at))
                 return LinkAcknowledgement()
+            case RouteDirectionRefusal():
+                self.perform(self.direction.refused(domain, message))
+                return LinkAcknowledgement()
             case RevocationNotice(revoked, correspondents):
                 if names.domain_of(revoked) != domain:
                     raise AuthenticationError(f"{domain} does not speak for {revoked}")
@@ -398,7 +405,7 @@ class Domain:
         self.signalling.flush()
 
     def _perform(self, effect: Effect) -> None:
-        now, at = self.clock.seconds(), self.unix_time()
+        now = self.clock.seconds()
         match effect:
             case TellClient(fqdn, message):
                 client = self.clients.find(fqdn)
@@ -412,11 +419,11 @@ class Domain:
                 _begin(self._ask_coordinator(domain, message, tag))
             case DirectRelay(relay, message, tag):
                 _begin(self._direct_relay(relay, message, tag))
-            case TellCoordinator(domain, update):
+            case TellCoordinator(domain, word):
                 if domain == self.name:
-                    self.perform(self.direction.location_updated(domain, update, now, at))
+                    self.coordinator_asked(domain, word)
                 else:
-                    self._tell_coordinator(domain, update)
+                    self._tell_coordinator(domain, word)
             case Notify(request):
                 self._nudge(request.receiver, now)
                 self.notifier.notify(request).addErrback(
@@ -427,11 +434,14 @@ class Domain:
             case _:
                 raise AssertionError(f"an effect nobody carries out: {effect}")
 
-    def _direct_client(self, client: Client, message: RouteDirection, now: float) -> None:
+    def _direct_client(
+        self, client: Client, message: RouteDirection | DirectionRefusal, now: float
+    ) -> None:
         """Send a Route Direction until it is acknowledged (R16) or a newer one replaces it."""
         table, tag = self.signalling.table, message.direction
+        lifetime = message.lifetime if isinstance(message, RouteDirection) else ORDERED
         table.withdraw(client.index, tag)
-        table.request(client.index, message, tag, now, float(message.lifetime))
+        table.request(client.index, message, tag, now, float(lifetime))
         self.changed.add(client.fqdn)  # it has another correspondent
 
     def _nudge(self, fqdn: str, now: float) -> None:

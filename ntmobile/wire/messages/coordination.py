@@ -124,6 +124,21 @@ class LocationUpdate(Message, frozen=True):
 
 
 @declare(
+    0x0306,
+    "Route Direction Refusal",
+    sender="DC_CN",
+    receiver="DC_MN",
+    transport="link",
+    protection=_LINK,
+)
+class RouteDirectionRefusal(Message, frozen=True):
+    """CN itself refused the direction, by its own allow list or pin (R13)."""
+
+    direction: Identifier
+    cn: Name
+
+
+@declare(
     0x0307,
     "Revocation Notice",
     sender="DC",

@@ -217,6 +217,25 @@ class DirectionResponse(Message, frozen=True):
     detail: Text = ""
 
 
+@declare(
+    0x0213,
+    "Direction Refusal",
+    sender="DC_MN",
+    receiver="MN",
+    transport="udp",
+    protection=_SEALED,
+)
+class DirectionRefusal(Message, frozen=True):
+    """The direction leads nowhere after all: CN refused it. Answered by an Acknowledgement.
+
+    :ivar outcome: as if DC_CN had said so at once (R13).
+    """
+
+    direction: Identifier
+    outcome: Annotated[int, Meta(ge=0, le=255)]
+    detail: Text = ""
+
+
 class Relay(msgspec.Struct, frozen=True, array_like=True):
     """A relay server for one tunnel, and this side's key (R25).
 
