@@ -203,7 +203,9 @@ class Side:
         """The one relay."""
         return f"rs1.{self.name}", RELAYS
 
-    async def ask_coordinator(self, domain: str, message: Message) -> Message:
+    async def ask_coordinator(
+        self, domain: str, message: Message, then: str | None = None
+    ) -> Message:
         """Ask the other DC."""
         side = self.world.sides.get(domain)
         if side is None or domain in self.unreachable:

@@ -174,8 +174,41 @@ class CoordinationTests(SynchronousTestCase):
         self.lookup.servers[DC2] = ((OTHER, 4330),)
         start = self.internet.clock.seconds()
         problem = self.assertRaises(Unreachable, self.ask)
-        self.assertIn("no TLS connection within 5 s", str(problem))
-        self.assertLess(self.internet.clock.seconds() - start, 2 * CONNECT_TIMEOUT + 1.0)
+        self.assertIn(f"no TLS connection within {CONNECT_TIMEOUT:g} s", str(problem))
+        self.assertLess(self.internet.clock.seconds() - start, CONNECT_TIMEOUT + 1.0)
+
+    def test_silent_addresses(self) -> None:
+        """Addresses that say nothing are tried at nearly the same time; a false one is named."""
+        self.internet.partition(self.here, self.there)
+        self.lookup.servers[DC2] = ((THERE, 4330), (THERE, 4331), (OTHER, 4330))
+        start = self.internet.clock.seconds()
+        self.assertRaises(Unreachable, self.ask)
+        self.assertLess(self.internet.clock.seconds() - start, CONNECT_TIMEOUT + 2.0)
+
+    def test_slow_address(self) -> None:
+        """Where a first address says nothing, the next one is in use a moment later."""
+        self.internet.partition(self.here, self.there)
+        self.listen(self.other, "dc", DC2)
+        self.lookup.servers[DC2] = ((THERE, 4330), (OTHER, 4330))
+        start = self.internet.clock.seconds()
+        self.ask()
+        self.assertLess(self.internet.clock.seconds() - start, 1.0)
+
+    def test_two_readings(self) -> None:
+        """Where the DC asked first is silent, the one asked next is sought meanwhile."""
+        self.internet.partition(self.here, self.there)
+        self.lookup.servers[DC3] = ((THERE, 4330),)
+        start = self.internet.clock.seconds()
+        first = self.links.request(DC2, KeepAlive(1), then=DC3)
+        self.assertRaises(Unreachable, self.internet.result, first)
+        self.assertRaises(Unreachable, self.ask, DC3)
+        self.assertLess(self.internet.clock.seconds() - start, CONNECT_TIMEOUT + 1.0)
+
+    def test_one_reading(self) -> None:
+        """R13: as long as the first DC answers, nobody hears what else the name could mean."""
+        self.internet.result(self.links.request(DC2, KeepAlive(1), then=DC3))
+        self.internet.advance(5.0)
+        self.assertEqual(self.lookup.asked, [DC2])
 
     def test_dead_link(self) -> None:
         """A host that went without a word is noticed by the first questions, and dialled again."""

@@ -36,11 +36,15 @@ DECISIONS: Final = 32
 
 @frozen
 class AskCoordinator:
-    """Send a request to the DC of a domain; tell the answer under ``tag``."""
+    """Send a request to the DC of a domain; tell the answer under ``tag``.
+
+    :ivar then: whose DC is asked after this one where it knows nobody, or is not reached.
+    """
 
     domain: str
     message: Message
     tag: bytes
+    then: str | None = None
 
 
 @frozen

@@ -126,7 +126,7 @@ class Direction:
             return refuse(Outcome.REFUSED, "the request is not signed by this device, or is stale")
         pending = self._begin(client, request, token, trusted, now)
         if pending.domain != self.clients.domain:
-            return [AskCoordinator(pending.domain, pending.question, pending.direction)]
+            return [_ask(pending)]
         answer = self.local_information(fqdn, peer, now, at)
         found = self.clients.find(answer.cn)
         if answer.outcome != Outcome.OK or found is None:
@@ -178,7 +178,7 @@ class Direction:
             pending.refusal = (outcome, detail)
         if pending.location is None and pending.others:
             pending.domain = pending.others.pop(0)
-            return [AskCoordinator(pending.domain, pending.question, tag)]
+            return [_ask(pending)]
         del self._pending[tag]
         return self._respond(pending, *pending.refusal)
 
@@ -366,6 +366,11 @@ class Direction:
         if token is None:
             return []
         return [Respond(token, DirectionResponse(outcome, pending.direction, detail))]
+
+
+def _ask(pending: Pending) -> AskCoordinator:
+    then = pending.others[0] if pending.others else None
+    return AskCoordinator(pending.domain, pending.question, pending.direction, then)
 
 
 def _nobody(name: str) -> str:

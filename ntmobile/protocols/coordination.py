@@ -6,7 +6,9 @@ what DNS said is only where to knock.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -18,16 +20,21 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ntmobile.errors import AuthenticationError, NTMobileError, Unreachable
+from ntmobile.errors import NTMobileError, Unreachable
 from ntmobile.interfaces import ICoordinatorLookup
 from ntmobile.protocols import trace
 from ntmobile.protocols.link import Handler, Link, Verifier
+from ntmobile.protocols.racing import Attempt, Race
 from ntmobile.wire.codec import Message
 
 log = Logger()
 
-#: Seconds for one connection attempt, TLS included.
-CONNECT_TIMEOUT = 5.0
+#: Seconds for one connection attempt, TLS included: time for the third SYN, which TCP sends at 3 s.
+CONNECT_TIMEOUT = 4.0
+#: Seconds that one address of a coordinator is tried before the next one is tried too.
+HEAD_START = 0.5
+#: Seconds without an answer after which the next reading of a name is looked up meanwhile.
+PATIENCE = 0.5
 #: A link that nobody used for so long is closed.
 IDLE = 600.0
 #: Seconds after a failure in which a domain is not tried again.
@@ -62,13 +69,15 @@ async def _connect(
     timeout: float,
 ) -> Link:
     where = f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+    began = reactor.seconds()
     try:
         link = await wrapClientTLS(tls, plain).connect(factory)
     except (ConnectError, ConnectingCancelledError, DNSLookupError, OSError) as problem:
         reason = str(problem).rstrip(".") or "no answer"
         raise Unreachable(f"no connection to {where}: {reason}") from None
     assert isinstance(link, Link)
-    expiry = deferLater(reactor, timeout, link.close)
+    left = max(0.0, began + timeout - reactor.seconds())
+    expiry = deferLater(reactor, left, link.close)
     expiry.addErrback(lambda failure: failure.trap("twisted.internet.defer.CancelledError"))
     try:
         return await link.ready
@@ -111,14 +120,28 @@ class CoordinatorLinks:
         self._verify = verify
         self._known: dict[str, _Known] = {}
 
-    async def request(self, domain: str, message: Message, timeout: float = 5.0) -> Message:
+    async def request(
+        self, domain: str, message: Message, timeout: float = 5.0, then: str | None = None
+    ) -> Message:
         """Ask the DC of a domain.
 
+        :param then: whose DC will be asked next where this one is of no help; it is sought while
+            the first is slow to answer, so that two that are silent take no longer than one.
         :raises UnknownName: no coordinator of that domain is known.
         :raises Unreachable: it does not answer. :raises AuthenticationError: it is another's.
         """
-        link = await self.link(domain)
-        return await link.request(message, timeout)
+        seeking = self._reactor.callLater(PATIENCE, self._seek, then) if then else None
+        try:
+            link = await self.link(domain)
+            return await link.request(message, timeout)
+        finally:
+            if seeking is not None and seeking.active():
+                seeking.cancel()
+
+    def _seek(self, domain: str) -> None:
+        """Open a link that may soon be wanted; a failure is kept, for a moment, with the domain."""
+        seeking = Deferred.fromCoroutine(self.link(domain))
+        seeking.addErrback(lambda failure: failure.trap(NTMobileError))
 
     async def link(self, domain: str) -> Link:
         """A verified link to the DC of a domain; see :meth:`request` for what it raises."""
@@ -155,28 +178,24 @@ class CoordinatorLinks:
         found = await self._lookup.find(domain)
         if trace.switch.on:
             trace.note("lookup", f"{domain} is at {', '.join(h for h, _ in found.servers)}")
-        problem: NTMobileError = Unreachable(f"no address of the coordinator of {domain}")
-        for address in found.servers:
-            try:
-                link = await connect_link(
-                    self._reactor,
-                    address,
-                    self._tls(domain),
-                    self._handler,
-                    self._verify(domain),
-                )
-            except (AuthenticationError, Unreachable) as failed:
-                log.info("coordinator of {domain}: {problem}", domain=domain, problem=str(failed))
-                if not isinstance(problem, AuthenticationError):
-                    problem = failed
-                continue
-            log.info(
-                "linked to the coordinator of {domain} at {address}",
-                domain=domain,
-                address=address[0],
-            )
-            return link
-        raise problem
+        if not found.servers:
+            raise Unreachable(f"no address of the coordinator of {domain}")
+        attempts: deque[Attempt[Link]] = deque(
+            partial(self._dial, domain, address) for address in found.servers
+        )
+        return await Race(self._reactor, attempts, HEAD_START, Link.close).start()
+
+    async def _dial(self, domain: str, address: tuple[str, int]) -> Link:
+        tls, verify = self._tls(domain), self._verify(domain)
+        try:
+            link = await connect_link(self._reactor, address, tls, self._handler, verify)
+        except NTMobileError as problem:
+            log.info("coordinator of {domain}: {problem}", domain=domain, problem=str(problem))
+            raise
+        log.info(
+            "linked to the coordinator of {domain} at {address}", domain=domain, address=address[0]
+        )
+        return link
 
     def __len__(self) -> int:
         """How many domains are known, reached or not."""

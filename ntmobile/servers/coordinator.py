@@ -256,9 +256,11 @@ class CoordinatorService(Service):
 
     # -- what the domain needs of the world (servers.domain.Outside)
 
-    async def ask_coordinator(self, domain: str, message: Message) -> Message:
-        """Send a request to another domain's DC."""
-        return await self.coordinators.request(domain, message)
+    async def ask_coordinator(
+        self, domain: str, message: Message, then: str | None = None
+    ) -> Message:
+        """Send a request to another domain's DC; ``then``: who may be asked after it."""
+        return await self.coordinators.request(domain, message, then=then)
 
     async def direct_relay(self, relay: str, message: RelayDirection) -> Message:
         """Send a request to one of our RSs."""

@@ -86,8 +86,10 @@ NOTICED: Final = 256
 class Outside(Protocol):
     """What the domain needs of the world."""
 
-    def ask_coordinator(self, domain: str, message: Message) -> Awaitable[Message]:
-        """Send a request to the DC of another domain."""
+    def ask_coordinator(
+        self, domain: str, message: Message, then: str | None = None
+    ) -> Awaitable[Message]:
+        """Send a request to the DC of another domain; ``then``: who may be asked after it."""
 
     def direct_relay(self, relay: str, message: RelayDirection) -> Awaitable[Message]:
         """Send a request to an RS of ours."""
@@ -415,8 +417,8 @@ class Domain:
                     self._direct_client(client, message, now)
             case Respond((Client() as client, Asked() as asked), response):
                 self._answer(client, asked, response)
-            case AskCoordinator(domain, message, tag):
-                _begin(self._ask_coordinator(domain, message, tag))
+            case AskCoordinator():
+                _begin(self._ask_coordinator(effect))
             case DirectRelay(relay, message, tag):
                 _begin(self._direct_relay(relay, message, tag))
             case TellCoordinator(domain, word):
@@ -460,9 +462,10 @@ class Domain:
 
         _begin(tell())
 
-    async def _ask_coordinator(self, domain: str, message: Message, tag: bytes) -> None:
+    async def _ask_coordinator(self, ask: AskCoordinator) -> None:
+        domain, message, tag = ask.domain, ask.message, ask.tag
         try:
-            answer = await self.outside.ask_coordinator(domain, message)
+            answer = await self.outside.ask_coordinator(domain, message, ask.then)
         except UnknownName as problem:
             effects = self.direction.failed(tag, Outcome.UNKNOWN, str(problem)[:200])
         except AuthenticationError as problem:
