@@ -32,9 +32,12 @@ MAY_IMPORT = {
     "ntmobile.servers": ("wire", "machines", "protocols", "plugins", "servers"),
     "ntmobile.client": ("wire", "machines", "protocols", "plugins", "client"),
     "ntmobile.lab": ("lab",),
+    "ntmobile.testbed": ("lab", "client", "testbed"),
+    "ntmobile.bench": ("lab", "wire", "machines", "protocols", "servers", "testbed", "bench"),
     "ntmobile.demo": ("lab", "wire", "protocols", "plugins", "servers", "client", "demo"),
     "ntmobile.commands": (
         "lab",
+        "bench",
         "demo",
         "wire",
         "machines",

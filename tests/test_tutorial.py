@@ -10,9 +10,9 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from ntmobile.lab.node import Node
 from ntmobile.lab.supervision import ROOT, SEARCH_PATH
+from ntmobile.testbed.commands import NTM
 from tests.console import Session, Typed
 from tests.lab.case import LabTestCase
-from tests.lab.commands import NTM
 
 DOCS = ROOT / "docs"
 #: Seconds for one page.

@@ -38,6 +38,10 @@ class LabError(Exception):
     """The lab could not do what a test asked; the text has the command and its output."""
 
 
+class ProgramMissing(LabError):
+    """A program that this part of a lab runs is not installed; the text names it."""
+
+
 @implementer(IReadDescriptor)
 @define(eq=False)
 class Supervision:

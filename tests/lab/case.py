@@ -14,7 +14,8 @@ from twisted.trial.reporter import TestResultDecorator
 from ntmobile.lab.node import Lab
 from ntmobile.lab.process import Process, T, eventually
 from ntmobile.lab.supervision import lab_unavailable
-from tests.lab.standing import StandingLab, standing_lab
+from ntmobile.testbed.standing import StandingLab
+from tests.lab.standing import standing_lab
 
 
 class _Told(Exception):

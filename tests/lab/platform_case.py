@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ntmobile.testbed.device import Device
+from ntmobile.testbed.platform import Platform
 from tests.lab.case import LabTestCase
-from tests.lab.device import Device
-from tests.lab.platform import Platform, standing_platform
+from tests.lab.standing import standing_platform
 
 
 class PlatformTestCase(LabTestCase):

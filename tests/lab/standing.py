@@ -1,91 +1,44 @@
-"""The lab that many tests of one process share: every server, and a client in every network."""
+"""The lab and the platform that many tests of one process share; both end at exit."""
 
 from __future__ import annotations
 
-from attrs import define, field
 from twisted.internet import reactor
+from twisted.trial.unittest import SkipTest
 
-from ntmobile.lab.internet import SERVERS, Access, Internet
-from ntmobile.lab.network import Host, Router, Segment, Server
 from ntmobile.lab.node import Lab
+from ntmobile.lab.supervision import LabError, ProgramMissing
+from ntmobile.testbed.platform import Platform
+from ntmobile.testbed.standing import StandingLab
 
-#: Client → the kind of its network. Each has a network of its own, named "net-CLIENT".
-CLIENTS = {
-    "global4": Access.GLOBAL4,
-    "global6": Access.GLOBAL6,
-    "dual": Access.DUAL,
-    "home": Access.HOME,
-    "symmetric": Access.SYMMETRIC,
-    "carrier": Access.CARRIER,
-    "firewall6": Access.FIREWALL6,
-    "guest": Access.GUESTS,
-}
-
-#: The special pairs: "two hosts behind one NAT", "two homes behind one carrier NAT", "isolated
-#: guests behind one NAT". The second of each is made for the first.
-PAIRS = {"home": "home-b", "carrier": "carrier-b", "guest": "guest-b"}
-
-
-@define(eq=False)
-class StandingLab:
-    """Hosts by name (:data:`ntmobile.lab.internet.SERVERS`, :data:`CLIENTS`, :data:`PAIRS`)."""
-
-    lab: Lab
-    internet: Internet
-    servers: dict[str, Server] = field(factory=dict)
-    clients: dict[str, Host] = field(factory=dict)
-    #: The network that each client belongs to.
-    networks: dict[str, Segment] = field(factory=dict)
-    _numbers: dict[str, int] = field(factory=dict)
-
-    @classmethod
-    async def build(cls, lab: Lab) -> StandingLab:
-        """Fill an empty lab."""
-        standing = cls(lab, await Internet.build(lab))
-        for name in SERVERS:
-            standing.servers[name] = await standing.internet.server(name)
-        for name, kind in CLIENTS.items():
-            await standing._settle(name, await standing.internet.access(kind, f"net-{name}"))
-        carrier = lab.nodes["net-carrier-cgn"]
-        assert isinstance(carrier, Router)
-        other = await standing.internet.home("net-carrier-b", uplink=carrier.segments["lan"])
-        await standing._settle(PAIRS["carrier"], other)
-        for first in ("home", "guest"):
-            await standing._settle(PAIRS[first], standing.networks[first])
-        return standing
-
-    async def _settle(self, name: str, network: Segment) -> None:
-        self.networks[name] = network
-        self.clients[name] = await self.internet.client(name, network)
-        self._numbers[name] = self.clients[name].attachment.number
-
-    def host(self, name: str) -> Host:
-        """Give a server or client."""
-        return self.servers[name] if name in self.servers else self.clients[name]
-
-    async def restore(self) -> None:
-        """Bring every client home that has moved, with one interface, at its first address."""
-        for name, client in self.clients.items():
-            home = ("eth0", self.networks[name], self._numbers[name])
-            for cable in list(client.attachments.values()):
-                await cable.unblock()
-                if cable.altered or (cable.interface, cable.segment, cable.number) != home:
-                    await cable.unplug()
-            if not client.attachments:
-                await client.plug(self.networks[name], number=self._numbers[name])
-
-
-_standing: StandingLab | None = None
+_lab: StandingLab | None = None
+_platform: Platform | BaseException | None = None
 
 
 async def standing_lab() -> StandingLab:
     """Give the standing lab of this process; it is made at the first call, and ends at exit."""
-    global _standing
-    if _standing is None:
+    global _lab
+    if _lab is None:
         lab = Lab.start(reactor)  # type: ignore[arg-type]  # the module stands for the reactor
         try:
-            _standing = await StandingLab.build(lab)
+            _lab = await StandingLab.build(lab)
         except BaseException:
             lab.close()
             raise
-    return _standing
+    return _lab
+
+
+async def standing_platform() -> Platform:
+    """Give the platform of this process; it is made at the first call, in the standing lab."""
+    global _platform
+    if _platform is None:
+        try:
+            _platform = await Platform.build(await standing_lab())
+        except BaseException as problem:
+            _platform = problem
+            if not isinstance(problem, ProgramMissing):
+                raise
+    if isinstance(_platform, ProgramMissing):
+        raise SkipTest(str(_platform))
+    if isinstance(_platform, BaseException):
+        raise LabError("the platform could not be set up; see the first test that failed")
+    return _platform

@@ -8,11 +8,11 @@ import time
 
 from ntmobile.lab.network import Router
 from ntmobile.lab.process import pause
-from tests.lab.device import Device
-from tests.lab.gaps import Conversation
-from tests.lab.platform import DC1, Platform
+from ntmobile.testbed.device import Device
+from ntmobile.testbed.gaps import Conversation
+from ntmobile.testbed.platform import DC1, Platform
+from ntmobile.testbed.traffic import ping
 from tests.lab.platform_case import PlatformTestCase
-from tests.lab.traffic import ping
 
 ALICE = f"alice@{DC1}"
 

@@ -11,8 +11,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from ntmobile.lab.forwarder import Impairment
 from ntmobile.lab.process import pause, together
-from tests.lab.gaps import Conversation, Journey, Move
-from tests.lab.platform import Platform
+from ntmobile.testbed.gaps import Conversation, Journey, Move
+from ntmobile.testbed.platform import Platform
 from tests.lab.platform_case import PlatformTestCase
 
 #: Longest gaps in milliseconds: ten times the bars of the design (section 9), which a benchmark

@@ -22,8 +22,8 @@ from ntmobile.lab.internet import RESOLVER4
 from ntmobile.lab.measure import TcpStream, iperf
 from ntmobile.lab.node import remove_tree
 from ntmobile.lab.supervision import ROOT, SEARCH_PATH, LabError, lab_unavailable
+from ntmobile.testbed.standing import StandingLab
 from tests.lab.case import LabTestCase
-from tests.lab.standing import StandingLab
 
 
 async def problem_of(work: Awaitable[object]) -> LabError:

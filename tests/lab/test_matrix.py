@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tests.lab.device import Device
+from ntmobile.testbed.device import Device
+from ntmobile.testbed.traffic import Servers, ping, ssh, start_sshd
 from tests.lab.platform_case import PlatformTestCase
-from tests.lab.traffic import Servers, ping, ssh, start_sshd
 
-#: What each pair ends with, whoever asks. Hosts are those of :mod:`tests.lab.standing`.
+#: What each pair ends with, whoever asks. Hosts are those of :mod:`ntmobile.testbed.standing`.
 OUTCOMES = {
     # Both global, or one of them: the family they have in common, directly.
     ("global4", "dual"): "direct",

@@ -7,8 +7,8 @@ import sys
 from ntmobile.lab.internet import RESOLVER4, RESOLVER6
 from ntmobile.lab.measure import NatReport, nat_kind, ping, tool
 from ntmobile.lab.network import Router
+from ntmobile.testbed.standing import CLIENTS, StandingLab
 from tests.lab.case import LabTestCase
-from tests.lab.standing import CLIENTS, StandingLab
 
 
 def router(standing: StandingLab, name: str) -> Router:

@@ -6,9 +6,9 @@ from time import monotonic
 
 from ntmobile.lab.network import Server
 from ntmobile.lab.process import pause
-from tests.lab.device import Device
-from tests.lab.gaps import Conversation
-from tests.lab.platform import DC1, Platform
+from ntmobile.testbed.device import Device
+from ntmobile.testbed.gaps import Conversation
+from ntmobile.testbed.platform import DC1, Platform
 from tests.lab.platform_case import PlatformTestCase
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.lab.device import Device
-from tests.lab.platform import DC1, DC2, REALM, Platform
+from ntmobile.testbed.device import Device
+from ntmobile.testbed.platform import DC1, DC2, REALM, Platform
 from tests.lab.platform_case import PlatformTestCase
 
 

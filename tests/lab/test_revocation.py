@@ -5,10 +5,10 @@ from __future__ import annotations
 from time import monotonic
 
 from ntmobile.lab.process import together
-from tests.lab.device import Device
-from tests.lab.platform import DC1, DC2, Platform
+from ntmobile.testbed.device import Device
+from ntmobile.testbed.platform import DC1, DC2, Platform
+from ntmobile.testbed.traffic import ping
 from tests.lab.platform_case import PlatformTestCase
-from tests.lab.traffic import ping
 
 
 class RevocationTests(PlatformTestCase):

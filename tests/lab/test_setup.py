@@ -5,8 +5,8 @@ from __future__ import annotations
 from statistics import median
 
 from ntmobile.lab.forwarder import Impairment
+from ntmobile.testbed.traffic import ping
 from tests.lab.platform_case import PlatformTestCase
-from tests.lab.traffic import ping
 
 #: Tunnels that are set up for each pair.
 SAMPLES = 5

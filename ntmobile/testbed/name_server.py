@@ -5,11 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 
-from twisted.trial.unittest import SkipTest
-
 from ntmobile.lab.network import Server
 from ntmobile.lab.process import Process
-from ntmobile.lab.supervision import SEARCH_PATH
+from ntmobile.lab.supervision import SEARCH_PATH, ProgramMissing
 
 _CONFIGURATION = """
 options {{
@@ -59,7 +57,7 @@ async def start_bind(host: Server, realm: str, coordinators: Mapping[str, Server
     """Start BIND on a host; ``coordinators``: the label of a domain below ``realm`` → its host."""
     installed = shutil.which("named", path=SEARCH_PATH)
     if installed is None:
-        raise SkipTest("the lab's resolver needs the command named (Debian package bind9)")
+        raise ProgramMissing("the lab's resolver needs the command named (Debian package bind9)")
     directory = host.home / "bind"
     directory.mkdir(mode=0o700)
     own = {"realm": realm, "ipv4": host.ipv4, "ipv6": host.ipv6}

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from ntmobile.lab.measure import GapReport, StreamReport, TcpStream, UdpProbe, start_udp_echo
 from ntmobile.lab.process import eventually, pause
-from tests.lab.device import Device
+from ntmobile.testbed.device import Device
 
 #: Seconds in which both ends must be on a path that works.
 PATIENCE = 15.0

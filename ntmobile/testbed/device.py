@@ -15,7 +15,7 @@ from ntmobile.client.control import call
 from ntmobile.errors import NTMobileError
 from ntmobile.lab.network import Host
 from ntmobile.lab.process import Completed, Process, eventually
-from tests.lab.commands import NTM, TWISTD
+from ntmobile.testbed.commands import NTM, TWISTD
 
 #: Seconds in which an agent must be registered after its start, or after a move.
 PATIENCE = 15.0

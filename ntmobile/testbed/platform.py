@@ -1,4 +1,4 @@
-"""The whole platform in the standing lab: AS, two DCs, two RSs, BIND, and a device a network.
+"""The whole platform in a lab: AS, two DCs, two RSs, BIND, and a device a network.
 
 Every server is a ``twistd`` process on its own host, set up by ``ntm realm``; the DCs' domains are
 delegated by BIND to the DCs' own name servers, and all lookups go that way.
@@ -18,11 +18,10 @@ from twisted.internet.interfaces import IReactorTime
 from ntmobile.lab.network import Host, Server
 from ntmobile.lab.node import python_path
 from ntmobile.lab.process import Process, eventually, together
-from ntmobile.lab.supervision import LabError
-from tests.lab.commands import NTM, TWISTD
-from tests.lab.device import Device
-from tests.lab.name_server import start_bind
-from tests.lab.standing import CLIENTS, PAIRS, StandingLab, standing_lab
+from ntmobile.testbed.commands import NTM, TWISTD
+from ntmobile.testbed.device import Device
+from ntmobile.testbed.name_server import start_bind
+from ntmobile.testbed.standing import StandingLab
 
 REALM = "ntm.example"
 DC1, DC2 = f"dc1.{REALM}", f"dc2.{REALM}"
@@ -46,7 +45,7 @@ class Platform:
 
     @property
     def clock(self) -> IReactorTime:
-        """The clock of the tests."""
+        """The clock of the waits."""
         reactor: IReactorTime = self.lab.lab.reactor
         return reactor
 
@@ -73,8 +72,7 @@ class Platform:
             await platform.start(name)
         for name in ("dc1", "dc2"):
             await platform.servers[name].wait_for("linked to the account server")
-        hosts = [*CLIENTS, *PAIRS.values()]
-        accounts = {name: next(platform._users) for name in hosts}
+        accounts = {name: next(platform._users) for name in standing.clients}
         await together(*(platform._settle(name, account) for name, account in accounts.items()))
         platform.took = monotonic() - began
         return platform
@@ -196,20 +194,3 @@ class Platform:
 
 def _addresses(host: Host) -> list[str]:
     return ["--address", host.ipv4, "--address", host.ipv6]
-
-
-_standing: Platform | BaseException | None = None
-
-
-async def standing_platform() -> Platform:
-    """Give the platform of this process; it is made at the first call, in the standing lab."""
-    global _standing
-    if _standing is None:
-        try:
-            _standing = await Platform.build(await standing_lab())
-        except BaseException as problem:
-            _standing = problem
-            raise
-    if isinstance(_standing, BaseException):
-        raise LabError("the platform could not be set up; see the first test that failed")
-    return _standing

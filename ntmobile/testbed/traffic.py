@@ -9,7 +9,7 @@ from attrs import define, field, frozen
 
 from ntmobile.lab.process import Process
 from ntmobile.lab.supervision import LabError
-from tests.lab.device import Device
+from ntmobile.testbed.device import Device
 
 _SSHD = """
 Port 2222
