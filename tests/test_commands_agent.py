@@ -332,6 +332,7 @@ class NoAgentTests(TestCase):
         """Every command says how to start it, in one line, with status 1."""
         state = Path(self.mktemp())
         state.mkdir()
+        (state / "node.toml").touch()
         for command, *words in COMMANDS:
             ran = await ntm(command, "--state", state, *words)
             said = (
@@ -340,18 +341,21 @@ class NoAgentTests(TestCase):
             self.assertEqual((1, "", said), (ran.status, ran.output, ran.errors), command)
 
     async def test_no_directory(self) -> None:
-        """A directory that is not there is no other matter."""
+        """Where a mistyped directory is not there, nobody is told to start an agent in it."""
         state = Path(self.mktemp())
-        ran = await ntm("status", "--state", state)
-        self.assertEqual(1, ran.status)
-        self.assertTrue(ran.errors.startswith(f"Error: no agent is running for {state}"))
+        said = f"Error: {state} is not there; check --state, or see ntm enroll\n"
+        for command, *words in (*COMMANDS, ["up"]):
+            ran = await ntm(command, "--state", state, *words)
+            self.assertEqual((1, "", said), (ran.status, ran.output, ran.errors), command)
 
     async def test_up_before_enroll(self) -> None:
-        """``up`` without a device points to ``enroll``."""
+        """Without a device every command points to ``enroll``."""
         state = Path(self.mktemp())
-        ran = await ntm("up", "--state", state)
+        state.mkdir()
         said = f"Error: {state}: no device is enrolled here; see ntm enroll\n"
-        self.assertEqual((1, said), (ran.status, ran.errors))
+        for command, *words in (*COMMANDS, ["up"]):
+            ran = await ntm(command, "--state", state, *words)
+            self.assertEqual((1, said), (ran.status, ran.errors), command)
 
     async def test_not_answering(self) -> None:
         """An agent that hangs is not waited for forever."""

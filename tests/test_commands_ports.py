@@ -188,6 +188,7 @@ class NoAgentTests(TestCase):
         """Both say how to start it, at once, with status 1."""
         state = Path(self.mktemp())
         os.makedirs(state)
+        (state / "node.toml").touch()
         asked: list[list[Any]] = [
             ["forward", "--state", state, "8080", f"{LAPTOP}:80"],
             ["forward", "--state", state, "--listen", "8080", "80"],

@@ -27,7 +27,14 @@ from ntmobile.client.control import (
     converse,
     listen_control,
 )
-from ntmobile.errors import ConfigurationError, NTMobileError, UnknownName, Unreachable
+from ntmobile.client.state import SETTINGS
+from ntmobile.errors import (
+    ConfigurationError,
+    NotRegistered,
+    NTMobileError,
+    UnknownName,
+    Unreachable,
+)
 
 Tell = Callable[[object], None]
 
@@ -227,11 +234,16 @@ class ControlSocketTests(TestCase):
             await deferToThread(call, self.state, "hang", 0.2)
 
     def test_no_agent(self) -> None:
-        """Where no agent runs, the error says how to start one."""
-        nowhere = Path(self.mktemp())
-        for state in (nowhere, self.state / "other"):
-            with self.assertRaisesRegex(Unreachable, "ntm up --state"):
-                call(state, "status")
+        """Where no agent runs, the error says how to start one, or to enroll first."""
+        state = self.state / "other"
+        with self.assertRaisesRegex(NotRegistered, "is not there; check --state"):
+            call(state, "status")
+        state.mkdir()
+        with self.assertRaisesRegex(NotRegistered, "see ntm enroll"):
+            call(state, "status")
+        (state / SETTINGS).touch()
+        with self.assertRaisesRegex(Unreachable, "ntm up --state"):
+            call(state, "status")
 
     def test_two_agents(self) -> None:
         """A second agent for the same state directory says so, and leaves the first alone."""
@@ -268,5 +280,5 @@ class ControlSocketTests(TestCase):
         self.ports.remove(port)
         await port.stopListening()
         self.assertFalse((state / SOCKET).exists())
-        with self.assertRaises(Unreachable):
+        with self.assertRaises(NotRegistered):
             call(state, "echo")

@@ -163,6 +163,8 @@ class SocketlessTests(AnyAgentTestCase):
     async def test_no_agent(self) -> None:
         """Without an agent, both endpoints say how to start it."""
         state = Path(self.mktemp())
+        state.mkdir()
+        (state / "node.toml").touch()
         factory = Factory.forProtocol(Client)
         server = serverFromString(reactor, f"ntm:5000:state={state}")
         client = clientFromString(reactor, f"ntm:{PHONE}:5000:state={state}")

@@ -60,6 +60,16 @@ class StartingTests(SynchronousTestCase):
         self.assertIn(f"ntm-as: cannot listen on TCP port {self.port} of 127.0.0.1", line)
         self.assertNotIn("Traceback", done.stdout + done.stderr)
 
+    def test_wrong_option(self) -> None:
+        """An option that is none, or is missing, is one line and not the whole usage."""
+        for words, said in (
+            (["--confg", "realm/as.toml"], "option --confg not recognized"),
+            ([], "--config FILE is needed; ntm realm init writes it"),
+        ):
+            done = self.run_program([*TWISTD, "-n", "ntm-as", *words])
+            expected = f"ntm-as: {said}; see: twistd ntm-as --help\n"
+            self.assertEqual((1, "", expected), (done.returncode, done.stdout, done.stderr))
+
     def test_daemon(self) -> None:
         """As a daemon, the command that starts it says so and ends, and the log has the line."""
         done = self.run_program(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +22,8 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from ntmobile import errors
-from ntmobile.errors import ConfigurationError, NTMobileError, Unreachable
+from ntmobile.client.state import SETTINGS
+from ntmobile.errors import ConfigurationError, NotRegistered, NTMobileError, Unreachable
 from ntmobile.wire.text import printable
 
 log = Logger()
@@ -119,7 +121,7 @@ def listen_control(reactor: Any, state: Path, commands: Mapping[str, Command]) -
     try:
         with connect(path):
             raise ConfigurationError(f"an agent is running already for {state}; see ntm status")
-    except Unreachable:
+    except (NotRegistered, Unreachable):
         path.unlink(missing_ok=True)
     factory = Factory.forProtocol(lambda: ControlProtocol(commands))
     factory.noisy = False
@@ -142,7 +144,10 @@ def _short(path: Path, directory: int) -> str:
 
 
 def connect(path: Path) -> socket.socket:
-    """Connect to a control socket. :raises Unreachable: nobody listens there."""
+    """Connect to a control socket.
+
+    :raises Unreachable: nobody listens there. :raises NotRegistered: nor ever did.
+    """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         directory = os.open(path.parent, os.O_DIRECTORY | os.O_RDONLY | os.O_CLOEXEC)
@@ -152,10 +157,18 @@ def connect(path: Path) -> socket.socket:
             os.close(directory)
     except OSError:
         connection.close()
-        raise Unreachable(
-            f"no agent is running for {path.parent}; start it with: ntm up --state {path.parent}"
-        ) from None
+        raise no_agent(path.parent) from None
     return connection
+
+
+def no_agent(state: Path) -> NTMobileError:
+    """Why no agent answers for a state directory, and what to do."""
+    if not state.is_dir():
+        return NotRegistered(f"{state} is not there; check --state, or see ntm enroll")
+    if not (state / SETTINGS).exists():
+        return NotRegistered(f"{state}: no device is enrolled here; see ntm enroll")
+    text = f"no agent is running for {state}"
+    return Unreachable(f"{text}; start it with: {shlex.join(['ntm', 'up', '--state', str(state)])}")
 
 
 def converse(state: Path, command: str, timeout: float = 30.0, **parameters: Any) -> Iterator[Any]:

@@ -34,7 +34,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ntmobile.client.control import SOCKET, error_of
+from ntmobile.client.control import SOCKET, error_of, no_agent
 from ntmobile.client.settings import load_settings
 from ntmobile.client.state import default_state
 from ntmobile.errors import ConfigurationError, NotPermittedHere, NotRegistered, Unreachable
@@ -124,9 +124,7 @@ async def ask_agent(reactor: Any, state: Path, command: str, **parameters: Any) 
         raise CancelledError from None
     except Exception:  # the directory, the socket, or who listens there is missing
         question.answer.addErrback(lambda failure: None)
-        raise Unreachable(
-            f"no agent is running for {state}; start it with: ntm up --state {state}"
-        ) from None
+        raise no_agent(state) from None
     return await question.answer
 
 

@@ -13,9 +13,8 @@ from typing import Any, Final
 import click
 
 from ntmobile.client.control import call
-from ntmobile.client.state import SETTINGS
 from ntmobile.commands.state import state_option
-from ntmobile.errors import NotRegistered, NTMobileError, Unreachable
+from ntmobile.errors import NTMobileError, Unreachable
 
 #: The agent's log, in its state directory.
 LOG: Final = "agent.log"
@@ -49,8 +48,6 @@ def up(state: Path, foreground: bool, wait: float) -> None:
         pass
     else:
         raise click.ClickException(f"an agent is running already for {state}; see ntm status")
-    if not (state / SETTINGS).exists():
-        raise NotRegistered(f"{state}: no device is enrolled here; see ntm enroll")
     with (state / LOG).open("ab") as log:
         agent = subprocess.Popen(
             _command(state, str(state / LOG)),

@@ -49,14 +49,14 @@ class Pings:
 @state_option()
 @json_option()
 @click.argument("name", metavar="FQDN")
-@click.option("-c", "count", type=click.IntRange(1), help="Stop after so many.")
+@click.option("-c", "count", type=click.IntRange(1), help="Requests to send; else until Ctrl-C.")
 @click.option(
     "-i",
     "interval",
     type=click.FloatRange(0.01),
     default=1.0,
     show_default=True,
-    help="Seconds between two.",
+    help="Seconds from one answer to the next request.",
 )
 def ping(state: Path, as_json: bool, name: str, count: int | None, interval: float) -> None:
     """Measure the way to a correspondent; brings the tunnel up.

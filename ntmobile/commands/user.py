@@ -57,7 +57,11 @@ def add(name: str, directory: Path, password_file: Path | None) -> None:
         password = check_password(read_password(password_file, confirm=True))
         accounts.add_user(full, hash_password(password))
     label, _, domain = full.partition(".")
-    say(f"Added {full}.", f"Give this user {directory / 'ca.pem'}; it makes a device with:")
+    say(
+        f"Added {full}.",
+        f"Give this user a copy of {directory / 'ca.pem'}. With it, and the password, each device",
+        "is enrolled, under a name of its own such as phone, on that device:",
+    )
     command = ["ntm", "enroll", f"{label}@{domain}", "--device", "phone", "--trust", "ca.pem"]
     entry = realm.registry.coordinators[domain]
     if ip_address(entry.addresses[0]).is_loopback:  # a trial on one machine, without DNS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,13 +41,33 @@ def why(state: Path, name: str, as_json: bool) -> None:
         sys.exit(1)
 
 
+def _ways(paths: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The paths, each way once.
+
+    Every direction has its own leg through a relay, so that one relay may be there several times;
+    what matters is the leg in use, or else one that works.
+    """
+    found: dict[tuple[object, ...], Mapping[str, Any]] = {}
+    for path in paths:
+        way = path["kind"], path["relay"], path["remote"]
+        if way not in found or _merit(path) > _merit(found[way]):
+            found[way] = path
+    return list(found.values())
+
+
+def _merit(path: Mapping[str, Any]) -> tuple[bool, int]:
+    states = ("failed", "unknown", "probing", "valid")
+    state = path["state"]
+    return bool(path["active"]), states.index(state) if state in states else -1
+
+
 def _explain(found: Mapping[str, Any]) -> None:
     problem, decision = found["problem"], found["decision"]
     if problem:
         say_wrapped(f"no tunnel: {problem}")
     if decision and decision not in problem:
         say_wrapped(f"the coordinator decided: {decision}")
-    for path in found["paths"]:
+    for path in _ways(found["paths"]):
         relay = f"{path['relay']} " if path["relay"] else ""
         words = [_STATES.get(path["state"], path["state"])]
         if path["rtt_ms"] is not None:

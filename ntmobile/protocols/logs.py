@@ -192,6 +192,16 @@ class LogOptions(usage.Options):
 
     optParameters = [["log-format", None, None, "How to log: text or json [$NTM_LOG, text]."]]
 
+    def parseOptions(self, options: Any = None) -> None:
+        """Read them; under ``twistd`` what is wrong with them is one line, without the usage."""
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]  # it has no annotations
+        except usage.UsageError as problem:
+            program = getattr(getattr(self, "parent", None), "subCommand", None)
+            if program is None:
+                raise
+            raise SystemExit(f"{program}: {problem}; see: twistd {program} --help") from None
+
     def observer(self, reactor: Any) -> LogObserver | None:
         """The observer for ``twistd``; None where its own options name another.
 
