@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -30,24 +31,34 @@ BOTH = (frozenset({4, 6}), frozenset({4, 6}))
 
 
 class FakeLink:
-    """A link whose other end answers as the test says."""
+    """A link whose other end answers as the test says.
+
+    :ivar failing: directions that it does not answer. :ivar holding: those that :attr:`held` is
+        the answer for.
+    """
 
     def __init__(self, name: str) -> None:
         self.peer = ("rs", name)
         self.closed: Deferred[None] = Deferred()
         self.asked: list[Message] = []
         self.outcome: int | None = Outcome.OK
+        self.failing: set[bytes] = set()
+        self.holding: set[bytes] = set()
+        self.held: Deferred[Message] = Deferred()
 
     def request(self, message: Message, timeout: float) -> Deferred[Message]:
         """Answer."""
         self.asked.append(message)
         answer: Deferred[Message] = Deferred()
-        if self.outcome is None:
+        direction = cast(Any, message).direction
+        if direction in self.holding:
+            return self.held
+        if self.outcome is None or direction in self.failing:
             answer.errback(Unreachable("no answer"))
         elif isinstance(message, RelayEnd):
             answer.callback(LinkAcknowledgement())
         else:
-            answer.callback(RelayResponse(cast(Any, message).direction, self.outcome, b"bootboot"))
+            answer.callback(RelayResponse(direction, self.outcome, b"bootboot"))
         return answer
 
 
@@ -58,9 +69,18 @@ class RelaysTests(SynchronousTestCase):
         self.relays = Relays(DOMAIN, self.clock)
         self.links: dict[str, FakeLink] = {}
 
-    def register(self, name: str, boot: bytes = b"boot-one") -> Message | None:
-        """An RS registers over a new link."""
+    def register(
+        self,
+        name: str,
+        boot: bytes = b"boot-one",
+        *,
+        failing: Collection[int] = (),
+        held: Collection[int] = (),
+    ) -> Message | None:
+        """An RS registers over a new link; see :class:`FakeLink`."""
         link = self.links[name] = FakeLink(name)
+        link.failing = {self.direction(number).direction for number in failing}
+        link.holding = {self.direction(number).direction for number in held}
         endpoints = (Endpoint.of(("203.0.113.9", 4331)),)
         return self.ask(RelayRegistration(name, boot, endpoints, 1000), link)
 
@@ -138,6 +158,25 @@ class RelaysTests(SynchronousTestCase):
             self.successResultOf(self.direct(RS1, number))
         self.register(RS1, b"boot-two")
         self.assertEqual(self.links[RS1].asked, [self.direction(n) for n in (1, 2, 3)])
+
+    def test_restarted_in_part(self) -> None:
+        """R26: that it did not take one of them is no reason to keep the others from it."""
+        self.register(RS1)
+        for number in (1, 2, 3):
+            self.successResultOf(self.direct(RS1, number))
+        self.register(RS1, b"boot-two", failing={2})
+        self.assertEqual(self.links[RS1].asked, [self.direction(n) for n in (1, 2, 3)])
+
+    def test_restarted_and_gone(self) -> None:
+        """R26: an RS that is gone again meanwhile gets no more; it will register again."""
+        self.register(RS1)
+        for number in (1, 2, 3):
+            self.successResultOf(self.direct(RS1, number))
+        self.register(RS1, b"boot-two", held={1})
+        link = self.links[RS1]
+        link.closed.callback(None)
+        link.held.errback(Unreachable("the connection closed before the answer"))
+        self.assertEqual(link.asked, [self.direction(1)])
 
     def test_reconnected(self) -> None:
         """R26: one that only lost its link does not; it hears of ends that it missed."""

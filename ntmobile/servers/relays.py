@@ -68,13 +68,16 @@ class Relays:
             log.warn("relay server {name} is gone", name=name)
 
     def _direct_again(self, name: str, messages: list[RelayDirection | RelayEnd]) -> None:
+        link = self._links[name]
+
         async def repeat() -> None:
             for message in messages:
+                if self._links.get(name) is not link:
+                    return  # it gets them again when it registers, or has registered, again
                 try:
                     await self._order(name, message)
                 except NTMobileError as problem:
                     log.warn("relay {name}: {problem}", name=name, problem=str(problem))
-                    return
 
         if messages:
             log.info("{count} orders again for {name}", count=len(messages), name=name)
