@@ -77,8 +77,3 @@ def verify_password(password_hash: str | None, password: str) -> bool:
     except InvalidKey:
         return False
     return password_hash is not None and len(data) <= LONGEST
-
-
-def needs_rehash(password_hash: str) -> bool:
-    """Whether a hash was made with other parameters than today's."""
-    return not password_hash.startswith(_PARAMETERS)
