@@ -33,7 +33,17 @@ MAY_IMPORT = {
     "ntmobile.client": ("wire", "machines", "protocols", "plugins", "client"),
     "ntmobile.lab": ("lab",),
     "ntmobile.testbed": ("lab", "client", "testbed"),
-    "ntmobile.bench": ("lab", "wire", "machines", "protocols", "servers", "testbed", "bench"),
+    "ntmobile.bench": (
+        "lab",
+        "wire",
+        "machines",
+        "protocols",
+        "plugins",
+        "servers",
+        "client",
+        "testbed",
+        "bench",
+    ),
     "ntmobile.demo": ("lab", "wire", "protocols", "plugins", "servers", "client", "demo"),
     "ntmobile.commands": (
         "lab",

@@ -180,7 +180,7 @@ class LocationStoreTests(TestCase):
 
     async def test_a_full_disk(self) -> None:
         """A disk that is full is told as such, and the store goes on when there is room again."""
-        database = self.store._database
+        database = self.store._database.connection
         pages = database.execute("PRAGMA page_count").fetchone()[0]
         database.execute(f"PRAGMA max_page_count = {pages + 1}")
         many = [evolve(client(n), location=bytes(20_000)) for n in range(50)]
@@ -251,8 +251,8 @@ class CrashTests(TestCase):
     async def test_durable(self) -> None:
         """What is told to be durable is on the disk, not only handed to the system."""
         store = sqliteLocations.configure({}, self.mktemp(), IReactorFromThreads(reactor))
-        synchronous = store._database.execute("PRAGMA synchronous").fetchone()[0]
+        synchronous = store._database.connection.execute("PRAGMA synchronous").fetchone()[0]
         self.assertEqual(synchronous, 2)  # FULL
         await store.close()
         with self.assertRaises(sqlite3.ProgrammingError):
-            store._database.execute("SELECT 1")
+            store._database.connection.execute("SELECT 1")

@@ -65,6 +65,7 @@ COMMANDS: Final[Mapping[str, Row]] = {
     "exec": Row("exec", "exec_", "Run a program inside the virtual network"),
     "forward": Row("forward", "forward", "Forward a port into or out of the virtual network"),
     "socks": Row("socks", "socks", "Offer the virtual network as a SOCKS proxy"),
+    "bench": Row("bench", "bench", "Measure the platform on this machine"),
 }
 
 

@@ -6,12 +6,9 @@ clients say again by themselves.
 
 from __future__ import annotations
 
-import sqlite3
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorFromThreads
@@ -22,25 +19,10 @@ from zope.interface import implementer
 
 from ntmobile.errors import ConfigurationError, StorageFailed
 from ntmobile.interfaces import ILocationStore, ILocationStoreProvider, StoredClient
-from ntmobile.plugins.files import make_directory
+from ntmobile.plugins.location_database import LocationDatabase
 from ntmobile.plugins.section import reject_unknown
 
 _T = TypeVar("_T")
-
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS client (
-    fqdn TEXT PRIMARY KEY, session BLOB NOT NULL, key BLOB NOT NULL, certificate BLOB NOT NULL,
-    expires REAL NOT NULL, location BLOB NOT NULL, policy BLOB NOT NULL,
-    registration INTEGER NOT NULL, correspondents BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS assignment (
-    fqdn TEXT PRIMARY KEY, ipv6 BLOB NOT NULL UNIQUE, ipv4 BLOB NOT NULL UNIQUE
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS progress (
-    one INTEGER PRIMARY KEY CHECK (one = 1), sequence INTEGER NOT NULL
-) STRICT;
-INSERT OR IGNORE INTO progress VALUES (1, 0);
-"""
 
 
 @implementer(ILocationStore)
@@ -52,93 +34,32 @@ class SQLiteLocationStore:
 
     def __init__(self, file: Path, reactor: IReactorFromThreads) -> None:
         self._reactor = reactor
-        self._lock = threading.Lock()
-        make_directory(file.parent)
-        file.touch(mode=0o600)
-        file.chmod(0o600)  # SQLite gives its journals the same (R6)
         self._file = file
+        self._database = LocationDatabase(file)
         self._pool: ThreadPool | None = None
         self._closed = False
-        try:
-            self._database = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._database.executescript(_SCHEMA)
-        except sqlite3.Error as problem:
-            raise ConfigurationError(
-                f"{file}: no usable location store: {problem}; "
-                f"restore it, or move it away and devices log in again"
-            ) from None
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                self._database.execute("BEGIN IMMEDIATE")
-                yield self._database
-                self._database.execute("COMMIT")
-            except BaseException as problem:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                if isinstance(problem, sqlite3.Error | OverflowError):
-                    text = f"{self._file}: cannot store locations: {problem}"
-                    raise StorageFailed(text) from None
-                raise
 
     def load(self) -> list[StoredClient]:
         """See the interface."""
-        with self._lock:
-            rows = self._database.execute("SELECT * FROM client ORDER BY registration")
-            return [StoredClient(*row) for row in rows]
+        return self._database.load()
 
     def assignments(self) -> dict[str, tuple[bytes, bytes]]:
         """See the interface."""
-        with self._lock:
-            rows = self._database.execute("SELECT fqdn, ipv6, ipv4 FROM assignment")
-            return {fqdn: (ipv6, ipv4) for fqdn, ipv6, ipv4 in rows}
+        return self._database.assignments()
 
     def assign(self, fqdn: str, ipv6: bytes, ipv4: bytes) -> None:
         """See the interface."""
-        with self._transaction() as database:
-            database.execute(
-                "INSERT INTO assignment VALUES (?, ?, ?) ON CONFLICT (fqdn) "
-                "DO UPDATE SET ipv6 = excluded.ipv6, ipv4 = excluded.ipv4",
-                (fqdn, ipv6, ipv4),
-            )
+        self._database.assign([(fqdn, ipv6, ipv4)])
 
     def sequence(self) -> int:
         """See the interface."""
-        with self._lock:
-            row = self._database.execute("SELECT sequence FROM progress").fetchone()
-            return int(row[0])
+        return self._database.sequence()
 
     def write(
         self, changed: list[StoredClient], removed: list[str], sequence: int
     ) -> Deferred[None]:
         """See the interface."""
-        return self._in_thread(lambda: self._write(changed, removed, sequence))
-
-    def _write(self, changed: list[StoredClient], removed: list[str], sequence: int) -> None:
-        with self._transaction() as database:
-            database.executemany("DELETE FROM client WHERE fqdn = ?", [(one,) for one in removed])
-            database.executemany(
-                "INSERT OR REPLACE INTO client VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        one.fqdn,
-                        one.index,
-                        one.key,
-                        one.certificate,
-                        one.expires,
-                        one.location,
-                        one.policy,
-                        one.order,
-                        one.correspondents,
-                    )
-                    for one in changed
-                ],
-            )
-            database.execute("UPDATE progress SET sequence = max(sequence, ?)", (sequence,))
+        return self._in_thread(lambda: self._database.write(changed, removed, sequence))
 
     def close(self) -> Deferred[None]:
         """See the interface."""

@@ -1,0 +1,125 @@
+"""The file of the ``sqlite`` location store: what is in it, read and written at once.
+
+:mod:`ntmobile.plugins.store_locations_sqlite` makes a store of it that does not block.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from ntmobile.errors import ConfigurationError, StorageFailed
+from ntmobile.interfaces import StoredClient
+from ntmobile.plugins.files import make_directory
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS client (
+    fqdn TEXT PRIMARY KEY, session BLOB NOT NULL, key BLOB NOT NULL, certificate BLOB NOT NULL,
+    expires REAL NOT NULL, location BLOB NOT NULL, policy BLOB NOT NULL,
+    registration INTEGER NOT NULL, correspondents BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS assignment (
+    fqdn TEXT PRIMARY KEY, ipv6 BLOB NOT NULL UNIQUE, ipv4 BLOB NOT NULL UNIQUE
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS progress (
+    one INTEGER PRIMARY KEY CHECK (one = 1), sequence INTEGER NOT NULL
+) STRICT;
+INSERT OR IGNORE INTO progress VALUES (1, 0);
+"""
+
+
+class LocationDatabase:
+    """The clients of a DC in one private file; may be used by several threads.
+
+    :raises ConfigurationError: the file cannot be used.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._lock = threading.Lock()
+        make_directory(file.parent)
+        file.touch(mode=0o600)
+        file.chmod(0o600)  # SQLite gives its journals the same (R6)
+        self._file = file
+        try:
+            self.connection = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
+            self.connection.execute("PRAGMA journal_mode = WAL")
+            self.connection.execute("PRAGMA synchronous = FULL")
+            self.connection.executescript(_SCHEMA)
+        except sqlite3.Error as problem:
+            raise ConfigurationError(
+                f"{file}: no usable location store: {problem}; "
+                f"restore it, or move it away and devices log in again"
+            ) from None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                self.connection.execute("BEGIN IMMEDIATE")
+                yield self.connection
+                self.connection.execute("COMMIT")
+            except BaseException as problem:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                if isinstance(problem, sqlite3.Error | OverflowError):
+                    text = f"{self._file}: cannot store locations: {problem}"
+                    raise StorageFailed(text) from None
+                raise
+
+    def load(self) -> list[StoredClient]:
+        """See :class:`~ntmobile.interfaces.ILocationStore`."""
+        with self._lock:
+            rows = self.connection.execute("SELECT * FROM client ORDER BY registration")
+            return [StoredClient(*row) for row in rows]
+
+    def assignments(self) -> dict[str, tuple[bytes, bytes]]:
+        """See :class:`~ntmobile.interfaces.ILocationStore`."""
+        with self._lock:
+            rows = self.connection.execute("SELECT fqdn, ipv6, ipv4 FROM assignment")
+            return {fqdn: (ipv6, ipv4) for fqdn, ipv6, ipv4 in rows}
+
+    def assign(self, assignments: Iterable[tuple[str, bytes, bytes]]) -> None:
+        """Keep FQDNs and their virtual IPv6 and IPv4 addresses, durable when this returns."""
+        with self._transaction() as database:
+            database.executemany(
+                "INSERT INTO assignment VALUES (?, ?, ?) ON CONFLICT (fqdn) "
+                "DO UPDATE SET ipv6 = excluded.ipv6, ipv4 = excluded.ipv4",
+                assignments,
+            )
+
+    def sequence(self) -> int:
+        """See :class:`~ntmobile.interfaces.ILocationStore`."""
+        with self._lock:
+            row = self.connection.execute("SELECT sequence FROM progress").fetchone()
+            return int(row[0])
+
+    def write(self, changed: list[StoredClient], removed: list[str], sequence: int) -> None:
+        """Store a batch, durable when this returns."""
+        with self._transaction() as database:
+            database.executemany("DELETE FROM client WHERE fqdn = ?", [(one,) for one in removed])
+            database.executemany(
+                "INSERT OR REPLACE INTO client VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        one.fqdn,
+                        one.index,
+                        one.key,
+                        one.certificate,
+                        one.expires,
+                        one.location,
+                        one.policy,
+                        one.order,
+                        one.correspondents,
+                    )
+                    for one in changed
+                ],
+            )
+            database.execute("UPDATE progress SET sequence = max(sequence, ?)", (sequence,))
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()
