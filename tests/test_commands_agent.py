@@ -348,6 +348,21 @@ class NoAgentTests(TestCase):
             ran = await ntm(command, "--state", state, *words)
             self.assertEqual((1, "", said), (ran.status, ran.output, ran.errors), command)
 
+    async def test_no_directory_for_programs(self) -> None:
+        """Nor to start one for a program."""
+        state = Path(self.mktemp())
+        ran = await ntm("exec", "--state", state, "--", "true")
+        said = f"ntm exec: {state} is not there; check --state, or see ntm enroll\n"
+        self.assertEqual((125, "", said), (ran.status, ran.output, ran.errors))
+
+    async def test_file(self) -> None:
+        """Nor where a file is in that place."""
+        state = Path(self.mktemp())
+        state.touch()
+        ran = await ntm("status", "--state", state)
+        said = f"Error: {state} is no directory; check --state, or see ntm enroll\n"
+        self.assertEqual((1, "", said), (ran.status, ran.output, ran.errors))
+
     async def test_up_before_enroll(self) -> None:
         """Without a device every command points to ``enroll``."""
         state = Path(self.mktemp())

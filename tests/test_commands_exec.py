@@ -18,6 +18,7 @@ class NoNetworkTests(SynchronousTestCase):
     def says(self) -> str:
         state = Path(self.mktemp())
         state.mkdir(parents=True)
+        (state / "node.toml").touch()
         result = CliRunner().invoke(main, ["exec", "--state", str(state), "--", "true"])
         self.assertEqual((result.exit_code, result.stdout), (125, ""))
         self.assertEqual(result.stderr.count("\n"), 1, result.stderr)

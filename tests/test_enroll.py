@@ -288,7 +288,7 @@ class UpTests(SynchronousTestCase):
 
     def test_no_device(self) -> None:
         """Without a device there is nothing to start, whether the directory exists or not."""
-        self.assertIn("no device is enrolled here; see ntm enroll", self.fails())
+        self.assertIn(" is not there; check --state, or see ntm enroll", self.fails())
         self.state.mkdir(parents=True)
         self.assertIn("no device is enrolled here; see ntm enroll", self.fails())
         self.assertEqual(list(self.state.iterdir()), [])

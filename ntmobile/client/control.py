@@ -164,7 +164,8 @@ def connect(path: Path) -> socket.socket:
 def no_agent(state: Path) -> NTMobileError:
     """Why no agent answers for a state directory, and what to do."""
     if not state.is_dir():
-        return NotRegistered(f"{state} is not there; check --state, or see ntm enroll")
+        what = "no directory" if state.exists() else "not there"
+        return NotRegistered(f"{state} is {what}; check --state, or see ntm enroll")
     if not (state / SETTINGS).exists():
         return NotRegistered(f"{state}: no device is enrolled here; see ntm enroll")
     text = f"no agent is running for {state}"

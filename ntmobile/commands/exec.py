@@ -40,6 +40,8 @@ def _explained(state: Path, problem: NotRegistered) -> str:
 
     try:
         told = control.call(state, "status", 2.0)["attachment"]
+    except NotRegistered as missing:  # no device is enrolled here
+        return str(missing)
     except NTMobileError:
         return str(problem)
     return f"no virtual network runs in {state}: {told}"
