@@ -16,6 +16,7 @@ from twisted.internet.threads import deferToThread
 
 from ntmobile.machines.effects import Address
 from ntmobile.machines.relay import RelayServer
+from ntmobile.protocols.datagram_port import DatagramPort
 from ntmobile.protocols.relay_sockets import bind_data_port, family_of, path_limit
 from ntmobile.protocols.relaying import Relaying
 from ntmobile.wire.messages.relaying import RelayTooBig, RelayTunnelResponse
@@ -54,10 +55,10 @@ def exchange(host: str, rs: Address) -> list[int]:
 async def run(host: str) -> None:
     """Serve on ``host`` and let a thread be the clients."""
     relaying = Relaying(RelayServer(BOOT), reactor, path_limit)
-    bound = bind_data_port((host, 0))
-    rs = (host, bound.getsockname()[1])
-    port = relaying.port(ipv6=":" in host)
-    reactor.adoptDatagramPort(bound.fileno(), bound.family, port, 65535)
+    port = DatagramPort(bind_data_port((host, 0)), relaying, reactor)
+    relaying.attach(port, ipv6=":" in host)
+    port.startListening()
+    rs = (host, port.getHost().port)
     relaying.direct(direction())
     print(json.dumps(await deferToThread(exchange, host, rs)))
 

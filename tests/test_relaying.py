@@ -14,7 +14,13 @@ from unittest import SkipTest
 from twisted.internet import reactor
 from twisted.internet.defer import DeferredQueue
 from twisted.internet.error import MessageLengthError
-from twisted.internet.interfaces import IReactorSocket, IReactorTime, IReactorUDP, IUDPTransport
+from twisted.internet.interfaces import (
+    IReactorFDSet,
+    IReactorTime,
+    IReactorUDP,
+    ISystemHandle,
+    IUDPTransport,
+)
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -24,8 +30,11 @@ from ntmobile.machines.effects import Address
 from ntmobile.machines.leg import LegStatus, RelayLeg
 from ntmobile.machines.relay import RelayServer
 from ntmobile.machines.relay_limits import RelayLimits
+from ntmobile.protocols.datagram_adapter import AdaptedPort
+from ntmobile.protocols.datagram_port import DatagramPort
+from ntmobile.protocols.datagram_support import PLAIN, DatagramSupport
 from ntmobile.protocols.relay_sockets import bind_data_port, family_of, path_limit
-from ntmobile.protocols.relaying import Relaying, RelayPort
+from ntmobile.protocols.relaying import Relaying
 from ntmobile.testing import Host, NatKind, VirtualInternet
 from ntmobile.wire.headers import Kind
 from ntmobile.wire.messages.fields import Endpoint
@@ -50,9 +59,17 @@ class Client(DatagramProtocol):
         assert self.transport is not None
         self.transport.write(datagram, remote)
 
+    def taken(self) -> socket.socket:
+        """The socket itself, once more."""
+        handle = ISystemHandle(self.transport).getHandle()
+        assert isinstance(handle, socket.socket)
+        return handle.dup()
+
 
 class LoopbackTests(TestCase):
-    """Real sockets of the loopback."""
+    """Real sockets of the loopback, by the fastest calls there are."""
+
+    support: DatagramSupport | None = None
 
     def setUp(self) -> None:
         """An RS on one port of 127.0.0.1 and, where there is one, of ::1."""
@@ -66,11 +83,10 @@ class LoopbackTests(TestCase):
                 bound = bind_data_port((host, 0))
             except ConfigurationError:
                 continue
-            port = IReactorSocket(reactor).adoptDatagramPort(
-                bound.fileno(), bound.family, self.relaying.port(ipv6=":" in host), 65535
-            )
-            self.places[host] = (host, bound.getsockname()[1])
-            bound.close()
+            port = DatagramPort(bound, self.relaying, IReactorFDSet(reactor), self.support)
+            self.relaying.attach(port, ipv6=":" in host)
+            port.startListening()
+            self.places[host] = (host, port.getHost().port)
             self.addCleanup(port.stopListening)
         self.relaying.direct(direction())
 
@@ -102,6 +118,32 @@ class LoopbackTests(TestCase):
             far.send(data(2, size), self.places[second])
             self.assertEqual(data(2, size), await near.received.get().addTimeout(5, reactor))
 
+    async def run_relayed(self, first: str, second: str) -> None:
+        """Bind two legs and send a run, at the middle of which is a datagram of no tunnel."""
+        near, far = await self.bound(0, first), await self.bound(1, second)
+        await near.received.get().addTimeout(5, reactor)
+        run = [data(number, 300) for number in range(20)]
+        sent = [*run[:10], data(99, 300, b"elsewher"), *run[10:], data(20, 77)]
+        sender = DatagramPort(near.taken(), self.relaying, IReactorFDSet(reactor), self.support)
+        sender.send_run(b"".join(sent), 300, self.places[first])
+        for datagram in (*run, data(20, 77)):
+            self.assertEqual(datagram, await far.received.get().addTimeout(5, reactor))
+        hint = await near.received.get().addTimeout(5, reactor)
+        self.assertEqual((Kind.RELAY_UNKNOWN, 20), (hint[0], len(hint)))
+        self.assertEqual(1, self.relaying.server.tally.unknown)
+        self.assertEqual(21, self.relaying.server.tally.forwarded)
+        sender.stopListening()
+
+    async def test_runs(self) -> None:
+        """Runs pass as the same datagrams, and a foreign one inside passes nowhere."""
+        await self.run_relayed("127.0.0.1", "127.0.0.1")
+
+    async def test_runs_to_ipv6(self) -> None:
+        """The same from IPv4 to IPv6."""
+        if "::1" not in self.places:
+            raise SkipTest("this machine has no IPv6 loopback")
+        await self.run_relayed("127.0.0.1", "::1")
+
     async def test_ipv4(self) -> None:
         """Two IPv4 clients reach each other."""
         await self.relayed("127.0.0.1", "127.0.0.1")
@@ -118,6 +160,12 @@ class LoopbackTests(TestCase):
         client.send(data(5, index=b"elsewher"), self.places["127.0.0.1"])
         hint = await client.received.get().addTimeout(5, reactor)
         self.assertEqual((Kind.RELAY_UNKNOWN, 20), (hint[0], len(hint)))
+
+
+class PlainLoopbackTests(LoopbackTests):
+    """The same by the calls that every system has."""
+
+    support = PLAIN
 
 
 class SocketTests(SynchronousTestCase):
@@ -186,7 +234,7 @@ REFUSALS = [
 class TooBigTests(SynchronousTestCase):
     """R27: what does not fit is not fragmented but signalled."""
 
-    def joined(self, refusal: Exception) -> tuple[RelayPort, NarrowTransport, NarrowTransport]:
+    def joined(self, refusal: Exception) -> tuple[AdaptedPort, NarrowTransport, NarrowTransport]:
         """An RS with an IPv4 leg and, over a path that takes 1232 bytes, an IPv6 leg."""
         relaying = Relaying(RelayServer(BOOT), Clock(), lambda remote: 1232)
         wide, narrow = NarrowTransport(65507, refusal), NarrowTransport(1232, refusal)

@@ -157,7 +157,8 @@ class RelayServer:
         """Where ``count`` datagrams of one tunnel from one source go; None: nowhere as they are.
 
         This is the hot path, for one datagram or a run whose headers all name the same tunnel. What
-        gets None goes through :meth:`unforwarded`, datagram by datagram.
+        gets None goes through :meth:`unforwarded` or :meth:`unforwarded_run`. A run passes the rate
+        limit whole or not at all: runs are shorter than the burst of any rate.
 
         :param index: of their headers. :param octets: of all together.
         """
@@ -217,6 +218,21 @@ class RelayServer:
             self._hold(tunnel, side, datagram, now)
         return []
 
+    def unforwarded_run(
+        self, index: bytes | None, data: memoryview, segment: int, source: Address, now: float
+    ) -> list[Transmit]:
+        """The datagrams of a run that :meth:`forward` did not take; ``segment`` bytes each.
+
+        :param index: the one that all headers name; ``None``: they are not for forwarding.
+        """
+        tunnel = None if index is None else self._tunnels.get(index)
+        if tunnel is not None and tunnel.joined and tunnel.side_of(source) is not None:
+            return []  # over the rate, and counted: a flood costs no look at each datagram
+        effects: list[Transmit] = []
+        for at in range(0, len(data), segment):
+            effects += self.unforwarded(bytes(data[at : at + segment]), source, now)
+        return effects
+
     def _late(
         self, tunnel: RelayedTunnel, datagram: bytes, source: Address, now: float
     ) -> list[Transmit]:
@@ -255,8 +271,17 @@ class RelayServer:
 
     # -- what did not fit
 
-    def unsent(self, datagram: bytes, source: Address, now: float, *, too_big: bool) -> bool:
-        """The system did not send a forwarded datagram; whether :meth:`too_big` should follow."""
+    def sender(self, datagram: bytes, remote: Address) -> Address | None:
+        """The leg from which a datagram came that was forwarded to ``remote``."""
+        tunnel = self._tunnels.get(datagram[4:12])
+        side = None if tunnel is None else tunnel.side_of(remote)
+        return None if tunnel is None or side is None else tunnel.leg(1 - side).address
+
+    def unsent(self, datagram: bytes, source: Address | None, now: float, *, too_big: bool) -> bool:
+        """The system did not send a forwarded datagram; whether :meth:`too_big` should follow.
+
+        :param source: see :meth:`sender`.
+        """
         tunnel = self._tunnels.get(datagram[4:12])
         if tunnel is not None:
             tunnel.datagrams -= 1
@@ -266,7 +291,7 @@ class RelayServer:
             self.tally.unsent += 1
             return False
         self.tally.too_big += 1
-        side = None if tunnel is None else tunnel.side_of(source)
+        side = None if tunnel is None or source is None else tunnel.side_of(source)
         return side is not None and self._too_big.allow((datagram[4:12], side), now)
 
     def too_big(self, datagram: bytes, source: Address, limit: int) -> list[Transmit]:

@@ -25,8 +25,6 @@ _PMTUDISC_DO: Final = 2
 
 #: IP and UDP headers.
 OVERHEAD: Final = {socket.AF_INET: 28, socket.AF_INET6: 48}
-#: Bytes asked for of the system's buffers: about 30 ms of 1 Gbit/s.
-BUFFER: Final = 4 << 20
 
 
 def family_of(host: str) -> socket.AddressFamily:
@@ -45,7 +43,7 @@ def never_fragment(made: socket.socket) -> None:
 
 
 def bind_data_port(address: Address) -> socket.socket:
-    """A UDP socket on a numeric address, ready for ``adoptDatagramPort``.
+    """A UDP socket on a numeric address, for a :class:`.DatagramPort`.
 
     :raises ConfigurationError: the port is in use, the address is not this machine's, or the
         system forbids it.
@@ -55,9 +53,6 @@ def bind_data_port(address: Address) -> socket.socket:
         made.setblocking(False)
         if made.family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            with suppress(OSError):
-                made.setsockopt(socket.SOL_SOCKET, option, BUFFER)
         never_fragment(made)
         made.bind(address)
     except OSError as problem:

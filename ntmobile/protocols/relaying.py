@@ -1,23 +1,24 @@
 """The data port of an RS: sockets in front of :class:`~ntmobile.machines.relay.RelayServer` (R25).
 
-One socket a family, so that a leg may be IPv4 and its other IPv6. A datagram that is forwarded goes
-out as it came in, in the same buffer, and is not looked at beyond kind and index.
+One socket a family, so that a leg may be IPv4 and its other IPv6. What is forwarded goes out as it
+came in, from the same memory, and is not looked at beyond kind and index. A run whose headers all
+name one tunnel is one question to the machine and one entry of its counts; what a batch brought for
+one address goes out in as few calls as the system allows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import EMSGSIZE
-from socket import socket
-from typing import cast
+from errno import EAFNOSUPPORT
 
-from twisted.internet.error import MessageLengthError
-from twisted.internet.interfaces import IReactorTime, ISystemHandle
-from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ntmobile.machines.effects import Address, Transmit
 from ntmobile.machines.relay import RelayServer
+from ntmobile.machines.relay_runs import common_index, parts
+from ntmobile.protocols.datagram_adapter import AdaptedPort, RunTransport
+from ntmobile.protocols.datagram_sending import Unsent
 from ntmobile.protocols.timing import MachineTimer
 from ntmobile.wire.headers import FORWARDED, HEADER_SIZE
 from ntmobile.wire.messages.coordination import RelayDirection, RelayEnd, RelayResponse
@@ -28,43 +29,8 @@ log = Logger()
 PathLimit = Callable[[Address], int]
 
 
-class RelayPort(DatagramProtocol):
-    """One socket of the data port; made by :meth:`Relaying.port`."""
-
-    noisy = False
-
-    def __init__(self, relaying: Relaying) -> None:
-        self._relaying = relaying
-        self._forward = relaying.server.forward
-        self._seconds = relaying.seconds
-        self.send: Callable[[bytes, Address], object] | None = None
-
-    def startProtocol(self) -> None:
-        """Send through the bare socket where there is one: ``write`` parses each address anew."""
-        transport = self.transport
-        if transport is None:
-            return
-        if ISystemHandle.providedBy(transport):
-            self.send = cast(socket, transport.getHandle()).sendto
-        else:
-            self.send = transport.write
-
-    def stopProtocol(self) -> None:
-        """Nothing is sent any more."""
-        self.send = None
-
-    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
-        """The hot path: forward, or leave it to the machine."""
-        if len(datagram) >= HEADER_SIZE and datagram[0] in FORWARDED:
-            remote = self._forward(datagram[4:12], addr, 1, len(datagram), self._seconds())
-            if remote is not None:
-                self._relaying.pass_on(datagram, addr, remote)
-                return
-        self._relaying.datagram_received(datagram, addr)
-
-
 class Relaying:
-    """A relay server's machine on its sockets and its timer.
+    """A relay server's machine on its sockets and its timer; the receiver of each of its ports.
 
     :param clock: monotonic seconds.
     :param path_limit: asked, seldom, when a datagram did not fit; see
@@ -76,13 +42,25 @@ class Relaying:
     ) -> None:
         self.server = server
         self.seconds: Callable[[], float] = clock.seconds
+        self._forward = server.forward
         self._path_limit = path_limit
         self._timer = MachineTimer(clock, self._wake)
-        self._ports: dict[bool, RelayPort] = {}
+        self._ports: dict[bool, RunTransport] = {}
 
-    def port(self, *, ipv6: bool) -> RelayPort:
-        """The protocol for the one socket of a family."""
-        return self._ports.setdefault(ipv6, RelayPort(self))
+    def attach(self, port: RunTransport, *, ipv6: bool) -> None:
+        """Send what goes to a family through this port, which has this as its receiver."""
+        self._ports[ipv6] = port
+
+    def port(self, *, ipv6: bool) -> AdaptedPort:
+        """The protocol of a family for a reactor's ``listenUDP``, where there are no sockets."""
+        port = AdaptedPort(self)
+        self.attach(port, ipv6=ipv6)
+        return port
+
+    @property
+    def ports(self) -> list[RunTransport]:
+        """The ports attached."""
+        return list(self._ports.values())
 
     def direct(self, direction: RelayDirection) -> RelayResponse:
         """The DC directs a tunnel."""
@@ -98,30 +76,66 @@ class Relaying:
         """No timer any more; the sockets are their owner's."""
         self._timer.stop()
 
-    def datagram_received(self, datagram: bytes, source: Address) -> None:
-        """What the hot path did not forward."""
-        self._carry_out(self.server.unforwarded(datagram, source, self.seconds()))
+    # -- what comes
 
-    def pass_on(self, datagram: bytes, source: Address, remote: Address) -> None:
-        """Send a datagram that the machine forwards; tell the sender if it is too big (R27)."""
-        port = self._ports.get(":" in remote[0])
-        if port is None or port.send is None:
-            self._unsent(datagram, source, remote, too_big=False)
+    def run_received(self, data: memoryview, segment: int, source: Address) -> None:
+        """The hot path: forward, or leave it to the machine."""
+        octets = len(data)
+        if octets <= segment:
+            if octets >= HEADER_SIZE and data[0] in FORWARDED:
+                index = data[4:12].tobytes()
+                remote = self._forward(index, source, 1, octets, self.seconds())
+                if remote is not None:
+                    self._pass_on(data, segment, remote)
+                    return
+            self._carry_out(self.server.unforwarded(bytes(data), source, self.seconds()))
             return
-        try:
-            port.send(datagram, remote)
-        except OSError as problem:
-            self._unsent(datagram, source, remote, too_big=problem.errno == EMSGSIZE)
-        except MessageLengthError:
-            self._unsent(datagram, source, remote, too_big=True)
+        index_of_all = common_index(data, segment)
+        if index_of_all is not None:
+            self._part_received(index_of_all, data, segment, source)
+            return
+        for part_index, part in parts(data, segment):
+            self._part_received(part_index, part, segment, source)
 
-    def _unsent(self, datagram: bytes, source: Address, remote: Address, *, too_big: bool) -> None:
-        if self.server.unsent(datagram, source, self.seconds(), too_big=too_big):
-            limit = self._path_limit(remote)
+    def _part_received(
+        self, index: bytes | None, data: memoryview, segment: int, source: Address
+    ) -> None:
+        """A run of one index, or of datagrams that are not forwardable."""
+        now = self.seconds()
+        if index is not None:
+            remote = self._forward(index, source, -(-len(data) // segment), len(data), now)
+            if remote is not None:
+                self._pass_on(data, segment, remote)
+                return
+        self._carry_out(self.server.unforwarded_run(index, data, segment, source, now))
+
+    def batch_ended(self) -> None:
+        """Send what the batch brought; tell senders what was too big for the other leg (R27)."""
+        for port in self._ports.values():
+            for unsent in port.flush():
+                self._unsent(unsent)
+
+    # -- what goes
+
+    def _pass_on(self, data: memoryview, segment: int, remote: Address) -> None:
+        """Send at the end of the batch what the machine forwards."""
+        port = self._ports.get(":" in remote[0])
+        if port is not None:
+            port.queue(data, segment, remote)
+            return
+        for at in range(0, len(data), segment):
+            self._unsent(Unsent(data[at : at + segment], remote, EAFNOSUPPORT))
+
+    def _unsent(self, unsent: Unsent) -> None:
+        datagram, now = bytes(unsent.datagram), self.seconds()
+        source = self.server.sender(datagram, unsent.remote)
+        due = self.server.unsent(datagram, source, now, too_big=unsent.too_big)
+        if source is not None and due:
+            limit = self._path_limit(unsent.remote)
             log.debug(
                 "{size} bytes do not fit the path to {remote}, which takes {limit}",
                 size=len(datagram),
-                remote=remote,
+                remote=unsent.remote,
                 limit=limit,
             )
             self._carry_out(self.server.too_big(datagram, source, limit))
@@ -129,14 +143,8 @@ class Relaying:
     def _carry_out(self, effects: list[Transmit]) -> None:
         for effect in effects:
             port = self._ports.get(":" in effect.remote[0])
-            if port is None or port.send is None:
-                continue
-            try:
-                port.send(effect.datagram, effect.remote)
-            except (OSError, MessageLengthError) as problem:
-                log.debug(
-                    "could not send to {remote}: {problem}", remote=effect.remote, problem=problem
-                )
+            if port is not None:
+                port.send(effect.datagram, effect.remote)  # what is not sent, the port counts
 
     def _wake(self, now: float) -> None:
         self.server.handle_timer(now)

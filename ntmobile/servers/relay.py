@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IReactorSocket
+from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
 
 from ntmobile import __version__
 from ntmobile.errors import ConfigurationError
 from ntmobile.machines.relay import RelayServer
 from ntmobile.machines.relay_limits import RelayLimits
+from ntmobile.protocols.datagram_port import DatagramPort
 from ntmobile.protocols.relay_sockets import bind_data_port, family_of, path_limit
 from ntmobile.protocols.relaying import Relaying
 from ntmobile.protocols.tls import client_context_factory
@@ -26,9 +28,6 @@ from ntmobile.wire.messages.coordination import RelayRegistration
 from ntmobile.wire.messages.fields import Endpoint
 
 log = Logger()
-
-#: Largest datagram of IP; a smaller buffer would cut datagrams off unseen.
-_RECEIVE: Final = 65535
 
 
 class RelayService(Service):
@@ -77,7 +76,7 @@ class RelayService(Service):
 
         :raises ConfigurationError: a port is in use, or an address is not this machine's.
         """
-        if IReactorSocket.providedBy(self._reactor) and not self._sockets:
+        if IReactorFDSet.providedBy(self._reactor) and not self._sockets:
             listening = self._configuration.listening
             for host in listening.listen:
                 self._sockets.append(bind_data_port((host, listening.port)))
@@ -89,9 +88,9 @@ class RelayService(Service):
         self.bind()
         listening = self._configuration.listening
         for bound in self._sockets:
-            protocol = self.relaying.port(ipv6=bound.family == socket.AF_INET6)
-            port = self._reactor.adoptDatagramPort(bound.fileno(), bound.family, protocol, _RECEIVE)
-            bound.close()
+            port = DatagramPort(bound, self.relaying, self._reactor)
+            self.relaying.attach(port, ipv6=bound.family == socket.AF_INET6)
+            port.startListening()
             self._ports.append(port)
         if not self._sockets:  # a reactor without sockets: a test's
             for host in listening.listen:
@@ -100,10 +99,11 @@ class RelayService(Service):
         self._sockets.clear()
         self._link.start()
         log.info(
-            "relay server {name} on UDP port {port} of {hosts}",
+            "relay server {name} on UDP port {port} of {hosts}: {kind}",
             name=self._configuration.name,
             port=listening.port,
             hosts=", ".join(listening.listen),
+            kind=self.relaying.ports[0].kind,
         )
 
     def stopService(self) -> Deferred[None]:
@@ -114,10 +114,12 @@ class RelayService(Service):
     async def _stop(self) -> None:
         self.relaying.stop()
         await self._link.stop()
+        counts = Counter(self.relaying.server.tally.counts())
         for port in self._ports:
             await maybeDeferred(port.stopListening)
+            if isinstance(port, DatagramPort):
+                counts.update(port.counts())
         self._ports.clear()
-        counts = self.relaying.server.tally.counts()
         log.info("relayed: {counts}", counts={name: n for name, n in counts.items() if n})
 
 
