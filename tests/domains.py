@@ -156,6 +156,7 @@ class Side:
     """One DC: its domain and the world around it.
 
     :ivar notified: clients that a notification went to. :ivar relayed: Relay Directions.
+    :ivar relaying: the directions at the relay, and their devices.
     """
 
     name: str
@@ -165,6 +166,7 @@ class Side:
     port: SignallingPort = field(init=False)
     notified: list[str] = field(factory=list)
     relayed: list[RelayDirection] = field(factory=list)
+    relaying: dict[bytes, tuple[str, str]] = field(factory=dict)
     sent: list[tuple[str, Address]] = field(factory=list)
     unreachable: set[str] = field(factory=set)
     silent: set[str] = field(factory=set)
@@ -216,10 +218,18 @@ class Side:
         assert answer is not None
         return answer
 
-    async def direct_relay(self, relay: str, message: RelayDirection) -> Message:
+    async def direct_relay(
+        self, relay: str, message: RelayDirection, devices: tuple[str, str]
+    ) -> Message:
         """Direct the relay."""
         self.relayed.append(message)
+        self.relaying[message.direction] = devices
         return RelayResponse(message.direction, Outcome.OK, b"bootboot")
+
+    def end_relays(self, device: str) -> None:
+        """End the tunnels of a device."""
+        for direction in [one for one, ends in self.relaying.items() if device in ends]:
+            del self.relaying[direction]
 
     def notify(self, request: NotificationRequest) -> Deferred[None]:
         """Wake a client."""

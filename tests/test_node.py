@@ -148,6 +148,22 @@ class FailureTests(PlatformTestCase):
         await self.eventually(lambda: not phone.registering.registered, "it is told", 3.0)
         await self.eventually(lambda: "remove" in phone.registering.problem, "why", 5.0)
 
+    async def test_revocation_at_the_relay(self) -> None:
+        """R34: no relay serves a removed device any more, whatever the device itself does."""
+        platform = await self.platform()
+        settings = {"relay_only": '["*"]'}
+        phone = await platform.node("alice@dc1.ntm.example", "phone", **settings)
+        laptop = await platform.node("bob@dc2.ntm.example", "laptop")
+        await phone.connect(LAPTOP)
+        relayed = platform.services["rs1"].relaying.server
+        self.assertEqual(len(relayed), 1)
+        for node in (phone, laptop):
+            self.patch(node, "end", lambda *reason: None)  # neither obeys
+        store = platform.realm.accounts()
+        self.addCleanup(store.close)
+        store.remove(PHONE, platform.services["as"].unix_time())
+        await self.eventually(lambda: not len(relayed), "it forgets the tunnel", 3.0)
+
     async def test_coordinator_restarts(self) -> None:
         """A restarted DC recovers its clients without a login; live tunnels never notice."""
         platform = await self.platform()

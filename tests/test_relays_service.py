@@ -27,6 +27,7 @@ from ntmobile.wire.messages.realtime import KeepAlive, Outcome
 
 DOMAIN = "dc1.ntm.example"
 RS1, RS2 = f"rs1.{DOMAIN}", f"rs2.{DOMAIN}"
+Ends = tuple[str, ...]
 BOTH = (frozenset({4, 6}), frozenset({4, 6}))
 
 
@@ -93,9 +94,9 @@ class RelaysTests(SynchronousTestCase):
         """A Relay Direction."""
         return RelayDirection(number.to_bytes(8, "big"), (bytes(32), bytes(32)), 60)
 
-    def direct(self, name: str, number: int = 1) -> Deferred[Message]:
+    def direct(self, name: str, number: int = 1, devices: Ends = ()) -> Deferred[Message]:
         """Direct an RS."""
-        return Deferred.fromCoroutine(self.relays.direct(name, self.direction(number)))
+        return Deferred.fromCoroutine(self.relays.direct(name, self.direction(number), devices))
 
     def chosen(self) -> str | None:
         """The RS that is used next."""
@@ -206,3 +207,41 @@ class RelaysTests(SynchronousTestCase):
         self.clock.advance(GIVEN_UP)
         self.relays.tick()
         self.assertEqual(len(self.relays.registry), 0)
+
+    def test_end(self) -> None:
+        """R34: the RSs forget the tunnels of a device, and keep those of others."""
+        for number, devices in enumerate((("a", "b"), ("c", "a"), ("b", "c"))):
+            self.register(name := (RS1, RS2)[number % 2])
+            self.successResultOf(self.direct(name, number, devices))
+        for link in self.links.values():
+            link.asked.clear()
+        self.relays.end("a")
+        asked = {name: link.asked for name, link in self.links.items()}
+        ended = [RelayEnd(self.direction(number).direction) for number in (0, 1)]
+        self.assertEqual(asked, {RS1: ended[:1], RS2: ended[1:]})
+        self.assertIsNotNone(self.relays.registry.relay_of(self.direction(2).direction))
+
+    def test_end_not_acknowledged(self) -> None:
+        """R34: an RS that did not acknowledge is told again with its next report."""
+        self.register(RS1)
+        link = self.links[RS1]
+        self.successResultOf(self.direct(RS1, 1, ("a", "b")))
+        link.failing = {self.direction(1).direction}
+        self.relays.end("a")
+        link.failing.clear()
+        link.asked.clear()
+        for _ in range(2):
+            self.ask(RelayReport(0, 0), link)
+        self.assertEqual(link.asked, [RelayEnd(self.direction(1).direction)])
+
+    def test_end_under_way(self) -> None:
+        """R34: a Relay Direction that is under way is ended as soon as the RS took it."""
+        self.register(RS1, held={1})
+        link, message = self.links[RS1], self.direction(1)
+        answer = self.direct(RS1, 1, ("a", "b"))
+        self.relays.end("a")
+        link.holding.clear()
+        link.held.callback(RelayResponse(message.direction, Outcome.OK, b"bootboot"))
+        self.successResultOf(answer)
+        self.assertEqual(link.asked, [message, RelayEnd(message.direction)])
+        self.assertIsNone(self.relays.registry.relay_of(message.direction))

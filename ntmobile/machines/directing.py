@@ -49,11 +49,15 @@ class AskCoordinator:
 
 @frozen
 class DirectRelay:
-    """Send a Relay Direction to an RS; tell the answer under ``tag``."""
+    """Send a Relay Direction to an RS; tell the answer under ``tag``.
+
+    :ivar devices: the two ends of the tunnel.
+    """
 
     relay: str
     message: RelayDirection
     tag: bytes
+    devices: tuple[str, str]
 
 
 @frozen

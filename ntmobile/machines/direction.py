@@ -321,7 +321,8 @@ class Direction:
         pending.relay, pending.endpoints = choice
         lifetime = int(DIRECTION_LIFETIME)
         message = RelayDirection(pending.direction, pending.relay_keys, lifetime)
-        return [DirectRelay(choice[0], message, pending.direction)]
+        ends = (pending.mn, pending.peer)
+        return [DirectRelay(choice[0], message, pending.direction, ends)]
 
     def _issue(self, pending: Pending, now: float) -> list[Effect]:
         client, route = self.clients.find(pending.mn), pending.route

@@ -39,6 +39,7 @@ BUSY: Final = 10.0
 class _Placement:
     order: RelayDirection = field(repr=False)
     until: float
+    devices: tuple[str, ...]
 
 
 @define(eq=False)
@@ -96,6 +97,7 @@ class RelayRegistry:
     def __init__(self) -> None:
         self._relays: dict[str, RelayState] = {}
         self._where: dict[bytes, str] = {}
+        self._of_device: dict[str, set[bytes]] = {}
         self._now = 0.0
 
     def __len__(self) -> int:
@@ -154,8 +156,7 @@ class RelayRegistry:
             if placement is not None:
                 placement.until = max(placement.until, now + REPORTED)
         for direction in report.ended:
-            if relay._placements.pop(direction, None) is not None:
-                del self._where[direction]
+            self._forget(relay, direction)
 
     def gone(self, name: str, now: float) -> None:
         """The link of an RS is gone (its present one). Its tunnels may well live on."""
@@ -192,18 +193,25 @@ class RelayRegistry:
         best = min(usable, key=lambda relay: (relay.load, relay.rate, relay.name), default=None)
         return None if best is None else (best.name, best.endpoints)
 
-    def placed(self, name: str, order: RelayDirection, now: float) -> None:
-        """An RS took a Relay Direction. One that another RS had is only its own now."""
+    def placed(
+        self, name: str, order: RelayDirection, now: float, devices: tuple[str, ...] = ()
+    ) -> None:
+        """An RS took a Relay Direction. One that another RS had is only its own now.
+
+        :param devices: the ends of the tunnel, see :meth:`end_of`.
+        """
         self._now = now
         relay = self._relays.get(name)
         if relay is None:
             return
         before = self._where.get(order.direction)
-        if before is not None and before != name:
-            self._relays[before]._placements.pop(order.direction, None)
-        relay._placements[order.direction] = _Placement(order, now + order.lifetime)
+        if before is not None:
+            self._forget(self._relays[before], order.direction)
+        relay._placements[order.direction] = _Placement(order, now + order.lifetime, devices)
         relay._ends.pop(order.direction, None)
         self._where[order.direction] = name
+        for device in devices:
+            self._of_device.setdefault(device, set()).add(order.direction)
 
     def end(self, direction: bytes) -> tuple[str, RelayEnd] | None:
         """End a tunnel: the RS that relays it, and what to tell it; None where none does.
@@ -211,15 +219,20 @@ class RelayRegistry:
         Until it acknowledged that (:meth:`acknowledged`), it is among
         :meth:`ends`.
         """
-        name = self._where.pop(direction, None)
+        name = self._where.get(direction)
         if name is None:
             return None
         relay = self._relays[name]
-        relay._placements.pop(direction, None)
+        self._forget(relay, direction)
         relay._ends[direction] = None
         while len(relay._ends) > ENDS:
             del relay._ends[next(iter(relay._ends))]
         return name, RelayEnd(direction)
+
+    def end_of(self, device: str) -> list[tuple[str, RelayEnd]]:
+        """End all tunnels of a device, as :meth:`end` does (R34)."""
+        ended = (self.end(direction) for direction in tuple(self._of_device.get(device, ())))
+        return [one for one in ended if one is not None]
 
     def acknowledged(self, name: str, end: RelayEnd) -> None:
         """An RS acknowledged a Relay End."""
@@ -253,9 +266,10 @@ class RelayRegistry:
         for relay in list(self._relays.values()):
             if now - relay.heard >= GIVEN_UP:
                 del self._relays[relay.name]
-                for direction in relay._placements:
-                    del self._where[direction]
-                lost.append(RelayLost(relay.name, tuple(relay._placements)))
+                directions = tuple(relay._placements)
+                for direction in directions:
+                    self._forget(relay, direction)
+                lost.append(RelayLost(relay.name, directions))
             elif relay.present(now):
                 self._forget_dead(relay, now)
         return lost
@@ -263,5 +277,15 @@ class RelayRegistry:
     def _forget_dead(self, relay: RelayState, now: float) -> None:
         over = [d for d, placement in relay._placements.items() if now >= placement.until]
         for direction in over:
-            del relay._placements[direction]
-            del self._where[direction]
+            self._forget(relay, direction)
+
+    def _forget(self, relay: RelayState, direction: bytes) -> None:
+        placement = relay._placements.pop(direction, None)
+        if placement is None:
+            return
+        del self._where[direction]
+        for device in placement.devices:
+            of_device = self._of_device[device]
+            of_device.discard(direction)
+            if not of_device:
+                del self._of_device[device]

@@ -254,7 +254,7 @@ class CoordinatorService(Service):
         Service.stopService(self)
         return Deferred.fromCoroutine(self._stop())
 
-    # -- what the domain needs of the world (servers.domain.Outside)
+    # -- what the domain needs of the world (servers.outside.Outside)
 
     async def ask_coordinator(
         self, domain: str, message: Message, then: str | None = None
@@ -262,9 +262,15 @@ class CoordinatorService(Service):
         """Send a request to another domain's DC; ``then``: who may be asked after it."""
         return await self.coordinators.request(domain, message, then=then)
 
-    async def direct_relay(self, relay: str, message: RelayDirection) -> Message:
-        """Send a request to one of our RSs."""
-        return await self.relays.direct(relay, message)
+    async def direct_relay(
+        self, relay: str, message: RelayDirection, devices: tuple[str, str]
+    ) -> Message:
+        """Send a request to one of our RSs; ``devices``: the two ends of the tunnel."""
+        return await self.relays.direct(relay, message, devices)
+
+    def end_relays(self, device: str) -> None:
+        """Have our RSs forget the tunnels of a device (R34)."""
+        self.relays.end(device)
 
     # -- what comes in
 

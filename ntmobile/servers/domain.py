@@ -1,14 +1,14 @@
 """The heart of a DC: one domain's clients, sessions and directions, without any socket.
 
 What comes in from clients and from other servers is put to the machines; what they want is carried
-out through the :class:`Outside` that the service provides.
+out through the :class:`~ntmobile.servers.outside.Outside` that the service provides.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -35,6 +35,8 @@ from ntmobile.machines.session_table import ClientAnswered, ClientAsked, ClientH
 from ntmobile.machines.waiting import WaitingDirections
 from ntmobile.protocols import trace
 from ntmobile.protocols.signalling import Event, Signalling
+from ntmobile.servers.notices import NoticesAbroad
+from ntmobile.servers.outside import Outside
 from ntmobile.servers.storing import from_store, to_store
 from ntmobile.wire import names
 from ntmobile.wire.certificates import DeviceCertificate, TrustStore
@@ -44,7 +46,6 @@ from ntmobile.wire.messages.coordination import (
     InformationResponse,
     LinkAcknowledgement,
     LocationUpdate,
-    RelayDirection,
     RevocationNotice,
     RouteDirectionRefusal,
     RouteDirectionTransfer,
@@ -73,26 +74,14 @@ log = Logger()
 
 #: Seconds between looks for what is over.
 TICK: Final = 1.0
+#: Clients that are stored at once, so that others do not wait long meanwhile.
+BATCH: Final = 500
 #: Direction Requests of a client that overtook its registration.
 EARLY: Final = 64
 #: Seconds for which a client is told to end tunnels, until it registers again.
 ORDERED: Final = 30.0
 #: Seconds in which a registration follows the Direction Request that overtook it.
 OVERTAKEN: Final = 10.0
-#: Correspondents in one Revocation Notice.
-NOTICED: Final = 256
-
-
-class Outside(Protocol):
-    """What the domain needs of the world."""
-
-    def ask_coordinator(
-        self, domain: str, message: Message, then: str | None = None
-    ) -> Awaitable[Message]:
-        """Send a request to the DC of another domain; ``then``: who may be asked after it."""
-
-    def direct_relay(self, relay: str, message: RelayDirection) -> Awaitable[Message]:
-        """Send a request to an RS of ours."""
 
 
 @define(eq=False)
@@ -123,10 +112,12 @@ class Domain:
     removed: set[str] = field(factory=set, init=False)
     keys: dict[str, bytes] = field(factory=dict, init=False, repr=False)
     orders: RevocationOrders = field(factory=RevocationOrders, init=False)
+    abroad: NoticesAbroad = field(init=False)
     _early: dict[str, deque[tuple[float, Asked]]] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.clients = ClientTable(self.name)
+        self.abroad = NoticesAbroad(self.outside, self.clock)
         self.disclosure = Disclosure(self.clients, self.trust)
         self.waiting = WaitingDirections(self.clients, self.disclosure.admitted)
         self.direction = Direction(
@@ -189,11 +180,11 @@ class Domain:
         expires = self.unix_time() + client.expires - self.clock.seconds()
         return to_store(client, self.keys[fqdn], expires)
 
-    def drain_changes(self) -> tuple[list[StoredClient], list[str]]:
-        """Clients to be stored, and names to be removed, since the last call."""
-        found = [self.stored(fqdn) for fqdn in self.changed]
+    def drain_changes(self, most: int = BATCH) -> tuple[list[StoredClient], list[str]]:
+        """At most so many clients to be stored, and all names to be removed."""
+        some = [self.changed.pop() for _ in range(min(most, len(self.changed)))]
+        found = [self.stored(fqdn) for fqdn in some]
         removed = list(self.removed)
-        self.changed.clear()
         self.removed.clear()
         return [one for one in found if one is not None], removed
 
@@ -215,22 +206,17 @@ class Domain:
             self._forget(client)
             self.perform(self.direction.revoked(fqdn))
         self.end_tunnels(fqdn, tuple(client.correspondents))
-        abroad: dict[str, list[str]] = {}
-        for peer in client.correspondents:
-            domain = names.domain_of(peer)
-            if domain != self.name:
-                abroad.setdefault(domain, []).append(peer)
-        for domain, peers in abroad.items():
-            for start in range(0, len(peers), NOTICED):
-                some = tuple(peers[start : start + NOTICED])
-                self._tell_coordinator(domain, RevocationNotice(fqdn, some, serial))
+        until = self.clock.seconds() + client.certificate.not_after - self.unix_time()
+        self.abroad.tell(fqdn, client.correspondents, serial, until)
 
     def end_tunnels(self, revoked: str, correspondents: tuple[str, ...]) -> None:
         """Order our clients among ``correspondents`` to end their tunnels with a revoked device.
 
-        Those who are off, or were never heard since a restart, are told when they register.
+        Those who are off, or were never heard since a restart, are told when they register. Our RSs
+        forget it at once, so it does not depend on whether the clients obey.
         """
         self.waiting.revoked(revoked)
+        self.outside.end_relays(revoked)
         now = self.clock.seconds()
         for peer in correspondents:
             client = self.clients.find(peer)
@@ -259,6 +245,7 @@ class Domain:
         self.direction.handle_timer(now)
         self.waiting.handle_timer(now)
         self.orders.handle_timer(now)
+        self.abroad.tick()
         self.signalling.table.tick(now)
         for fqdn, early in list(self._early.items()):
             while early and now - early[0][0] >= OVERTAKEN:
@@ -369,6 +356,7 @@ class Domain:
     def coordinator_asked(self, domain: str, message: Message) -> Message | None:
         """A request of the DC of ``domain``, which its certificate has proven."""
         now, at = self.clock.seconds(), self.unix_time()
+        self.abroad.notices.present(domain)
         match message:
             case InformationRequest():
                 if now > self.lease_until:  # for all alike, so that nobody learns more (R13)
@@ -419,8 +407,8 @@ class Domain:
                 self._answer(client, asked, response)
             case AskCoordinator():
                 _begin(self._ask_coordinator(effect))
-            case DirectRelay(relay, message, tag):
-                _begin(self._direct_relay(relay, message, tag))
+            case DirectRelay():
+                _begin(self._direct_relay(effect))
             case TellCoordinator(domain, word):
                 if domain == self.name:
                     self.coordinator_asked(domain, word)
@@ -481,13 +469,15 @@ class Domain:
                 effects = self.direction.informed(tag, answer, now, at)
         self.perform(effects)
 
-    async def _direct_relay(self, relay: str, message: RelayDirection, tag: bytes) -> None:
+    async def _direct_relay(self, ask: DirectRelay) -> None:
         try:
-            answer: Message | None = await self.outside.direct_relay(relay, message)
+            answer: Message | None = await self.outside.direct_relay(
+                ask.relay, ask.message, ask.devices
+            )
         except NTMobileError as problem:
-            log.warn("relay {relay}: {problem}", relay=relay, problem=str(problem))
+            log.warn("relay {relay}: {problem}", relay=ask.relay, problem=str(problem))
             answer = None
-        self.perform(self.direction.relay_answered(tag, answer, self.clock.seconds()))
+        self.perform(self.direction.relay_answered(ask.tag, answer, self.clock.seconds()))
 
 
 def _begin(work: Coroutine[Any, Any, None]) -> None:

@@ -37,6 +37,7 @@ class Relays:
         self._domain = domain
         self._clock = clock
         self._links: dict[str, Link] = {}
+        self._under_way: dict[object, tuple[str, ...]] = {}
 
     async def asked(self, message: Message, link: Link) -> Message | None:
         """A request of an RS, whose certificate names it."""
@@ -57,6 +58,7 @@ class Relays:
                 return RelayRegistrationResponse(Outcome.OK, int(INTERVAL))
             case RelayReport():
                 self.registry.report(name, message, now)
+                self._end(name, self.registry.ends(name))  # what it did not acknowledge
                 return LinkAcknowledgement()
             case _:
                 raise AuthenticationError("not a request that a relay server makes")
@@ -83,21 +85,51 @@ class Relays:
             log.info("{count} orders again for {name}", count=len(messages), name=name)
             Deferred.fromCoroutine(repeat())
 
-    async def direct(self, relay: str, message: RelayDirection) -> Message:
+    async def direct(
+        self, relay: str, message: RelayDirection, devices: tuple[str, ...] = ()
+    ) -> Message:
         """Send a Relay Direction to an RS, and note what became of it.
 
+        :param devices: the two ends of the tunnel. It ends at once where :meth:`end` was called for
+            one of them meanwhile.
         :raises Unreachable: it is not here, or does not answer.
         """
+        order = object()
+        self._under_way[order] = devices
         try:
             answer = await self._order(relay, message)
         except NTMobileError:
             self.registry.busy(relay, self._clock.seconds())
             raise
+        finally:
+            ended = self._under_way.pop(order, None) is None
         if isinstance(answer, RelayResponse) and answer.outcome == Outcome.OK:
-            self.registry.placed(relay, message, self._clock.seconds())
+            self.registry.placed(relay, message, self._clock.seconds(), devices)
+            if ended and self.registry.end(message.direction):
+                self._end(relay, [RelayEnd(message.direction)])
         else:
             self.registry.busy(relay, self._clock.seconds())
         return answer
+
+    def end(self, device: str) -> None:
+        """Have the RSs forget the tunnels of a device (R34).
+
+        Who does not acknowledge is told again with its next report, or when it registers again.
+        """
+        for order in [one for one, devices in self._under_way.items() if device in devices]:
+            del self._under_way[order]
+        for name, end in self.registry.end_of(device):
+            self._end(name, [end])
+
+    def _end(self, name: str, ends: list[RelayEnd]) -> None:
+        async def tell(end: RelayEnd) -> None:
+            try:
+                await self._order(name, end)
+            except NTMobileError as problem:
+                log.warn("relay {name} was not told: {problem}", name=name, problem=str(problem))
+
+        for end in ends:
+            Deferred.fromCoroutine(tell(end))
 
     async def _order(self, relay: str, message: RelayDirection | RelayEnd) -> Message:
         link = self._links.get(relay)
