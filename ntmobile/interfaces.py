@@ -7,7 +7,7 @@ Kept few and small. Each has more than one implementation, so that it is a real 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from attrs import define, field, frozen
@@ -100,8 +100,8 @@ class StoredClient:
 class ILocationStore(Interface):
     """Durable half of a coordinator's clients; written behind, read at start."""
 
-    def load() -> list[StoredClient]:
-        """All clients, at start."""
+    def load() -> Iterator[StoredClient]:
+        """All clients, in the order of their registrations; read to the end, at start."""
 
     def assignments() -> dict[str, tuple[bytes, bytes]]:
         """FQDN to virtual IPv6 and IPv4 address, for all devices that ever logged in."""

@@ -69,7 +69,7 @@ class LocationStoreTests(TestCase):
         clients = [client(3, 30), client(1, 10), client(2, 20)]
         await self.store.write(clients, [], 7)
         again = self.again()
-        self.assertEqual(again.load(), sorted(clients, key=lambda one: one.order))
+        self.assertEqual(list(again.load()), sorted(clients, key=lambda one: one.order))
         self.assertEqual(again.sequence(), 7)
 
     async def test_changed_and_removed(self) -> None:
@@ -77,13 +77,13 @@ class LocationStoreTests(TestCase):
         await self.store.write([client(1), client(2)], [], 1)
         moved = evolve(client(1), location=b"elsewhere")
         await self.store.write([moved, client(3)], [client(2).fqdn, "nobody.alice.example"], 2)
-        self.assertEqual(self.store.load(), [moved, client(3)])
+        self.assertEqual(list(self.store.load()), [moved, client(3)])
 
     async def test_removed_and_changed(self) -> None:
         """A client that left and came back within one batch is there."""
         await self.store.write([client(1)], [], 1)
         await self.store.write([client(1, 5)], [client(1).fqdn], 1)
-        self.assertEqual(self.store.load(), [client(1, 5)])
+        self.assertEqual(list(self.store.load()), [client(1, 5)])
 
     async def test_sequence_only_grows(self) -> None:
         """R34: what was carried out of the AS's changes is never forgotten."""
@@ -96,7 +96,7 @@ class LocationStoreTests(TestCase):
         """Batches that are given while one is written are written in turn."""
         batches = [self.store.write([client(1, n)], [], n) for n in range(1, 30)]
         await gatherResults(batches)
-        self.assertEqual(self.store.load(), [client(1, 29)])
+        self.assertEqual(list(self.store.load()), [client(1, 29)])
 
     async def test_assignments(self) -> None:
         """Virtual addresses are there as soon as they were assigned."""
@@ -128,10 +128,10 @@ class LocationStoreTests(TestCase):
         broken = evolve(client(2), order=1 << 70)
         for bad in (broken, evolve(client(2), location=cast(bytes, None))):
             await self.caught(self.store.write([client(3), bad], [client(1).fqdn], 5))
-        self.assertEqual(self.store.load(), [client(1)])
+        self.assertEqual(list(self.store.load()), [client(1)])
         self.assertEqual(self.store.sequence(), 1)
         await self.store.write([client(4)], [], 6)
-        self.assertEqual(self.store.load(), [client(1), client(4)])
+        self.assertEqual(list(self.store.load()), [client(1), client(4)])
 
     async def caught(self, deferred: Deferred[None]) -> str:
         """What a failure of the storage says."""
@@ -187,7 +187,7 @@ class LocationStoreTests(TestCase):
         self.assertIn("full", await self.caught(self.store.write(many, [], 1)))
         database.execute("PRAGMA max_page_count = 100000")
         await self.store.write(many, [], 1)
-        self.assertEqual(len(self.store.load()), 50)
+        self.assertEqual(len(list(self.store.load())), 50)
 
 
 class CrashTests(TestCase):
@@ -238,7 +238,7 @@ class CrashTests(TestCase):
                 process.wait(10)
             store = sqliteLocations.configure({}, str(directory), IReactorFromThreads(reactor))
             try:
-                found = store.load()
+                found = list(store.load())
                 self.assertEqual(len(found), 200)
                 batches = {one.location for one in found}
                 self.assertEqual(len(batches), 1)

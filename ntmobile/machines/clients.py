@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 from attrs import define, field, frozen
@@ -22,6 +24,8 @@ LONGEST_KEEPALIVE: Final = 3600
 CORRESPONDENTS: Final = 1024
 #: The location of a client that never registered.
 NOWHERE: Final = Location(0, (), ())
+#: The correspondents of a client that has none.
+_NOBODY: Final[Mapping[str, None]] = MappingProxyType({})
 
 
 @frozen
@@ -41,31 +45,48 @@ class Policy:
         return any(names.matches(pattern, fqdn) for pattern in self.relay_only)
 
 
-@define
+@define(init=False)
 class Client:
-    """One device of this DC's domain.
+    """One device of this DC's domain; small, since a DC holds very many.
 
+    Its certificate is kept as it came, and taken apart again when it is asked for.
+
+    :ivar der: its certificate. :ivar not_after: when that ends, unix seconds.
     :ivar index: session index of its signalling session.
     :ivar expires: monotonic time at which session and certificate end.
     :ivar heard: monotonic time of the last authentic datagram; registered while it is recent.
     :ivar order: grows with each registration; a user's name stands for the device with the highest.
+    :ivar correspondents: whom it was directed to, the newest last; see :meth:`talks_to`.
     """
 
-    certificate: DeviceCertificate
+    der: bytes = field(repr=False)
+    fqdn: str
+    not_after: float
     index: bytes
     expires: float
     policy: Policy
-    location: Location = NOWHERE
+    location: Location
     heard: float = float("-inf")
     lifetime: float = 0.0
     order: int = 0
     registered: bool = False
-    correspondents: dict[str, None] = field(factory=dict)
+    correspondents: Mapping[str, None] = _NOBODY
+
+    def __init__(
+        self,
+        certificate: DeviceCertificate,
+        index: bytes,
+        expires: float,
+        policy: Policy,
+        location: Location = NOWHERE,
+    ) -> None:
+        der, fqdn, not_after = certificate.der, certificate.fqdn, certificate.not_after
+        self.__attrs_init__(der, fqdn, not_after, index, expires, policy, location)
 
     @property
-    def fqdn(self) -> str:
-        """The device's name."""
-        return self.certificate.fqdn
+    def certificate(self) -> DeviceCertificate:
+        """Its certificate."""
+        return _parsed(self.der)
 
     def online(self, now: float) -> bool:
         """Registered and heard within its lifetime."""
@@ -84,10 +105,18 @@ class Client:
 
     def talks_to(self, peer: str) -> None:
         """Remember a correspondent."""
-        self.correspondents.pop(peer, None)
-        self.correspondents[peer] = None
-        while len(self.correspondents) > CORRESPONDENTS:
-            del self.correspondents[next(iter(self.correspondents))]
+        known = self.correspondents
+        if not isinstance(known, dict):
+            known = self.correspondents = {}
+        known.pop(peer, None)
+        known[peer] = None
+        while len(known) > CORRESPONDENTS:
+            del known[next(iter(known))]
+
+
+@lru_cache(maxsize=4096)
+def _parsed(der: bytes) -> DeviceCertificate:
+    return DeviceCertificate.parse(der)
 
 
 @frozen
@@ -175,7 +204,9 @@ class ClientTable:
         kept = () if renewed else tuple(e for e in before.observed if e.family != family)
         others = () if renewed else tuple(f for f in before.translated if f != family)
         locals_ = () if renewed else tuple(e for e in before.local if e.family != family)
-        claimed = tuple(e for e in request.local if e.family == family)
+        # The same address once, for a DC holds very many.
+        local = (observed if e == observed else e for e in request.local)
+        claimed = tuple(e for e in local if e.family == family)
         families = (family,) if translated else ()
         # In one order, so that the same location compares as the same.
         client.location = Location(

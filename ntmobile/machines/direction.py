@@ -143,7 +143,7 @@ class Direction:
     ) -> Pending:
         question = InformationRequest(
             client.fqdn,
-            client.certificate.der,
+            client.der,
             request.peer,
             request.nonce,
             request.issued,

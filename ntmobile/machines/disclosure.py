@@ -71,7 +71,7 @@ class Disclosure:
             client is None
             or client.fqdn == mn
             or not client.policy.admits(mn)
-            or at > client.certificate.not_after
+            or at > client.not_after
         ):
             self.refused += 1
             return UNKNOWN
@@ -82,7 +82,7 @@ class Disclosure:
         return InformationResponse(
             Outcome.OK,
             client.fqdn,
-            client.certificate.der,
+            client.der,
             client.located(now, hide=hide),
             hide,
         )

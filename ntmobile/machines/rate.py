@@ -72,3 +72,5 @@ class RateLimiter:
         """Drop the keys whose bucket is full again; worth calling now and then, never needed."""
         for key in [key for key, full_at in self._full_at.items() if full_at <= now]:
             del self._full_at[key]
+        if not self._full_at:
+            self._full_at = OrderedDict()  # the room that many keys took is given back

@@ -9,6 +9,7 @@ longer than anybody repeats it. Who asks more than can be remembered has to wait
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from attrs import define, field, frozen
@@ -104,10 +105,11 @@ class Conversation:
     """
 
     next_identifier: int = 1
-    _pending: dict[int, _Pending] = field(factory=dict, init=False)
-    _answers: dict[int, _Known] = field(factory=dict, init=False)
-    _outgoing: list[Envelope] = field(factory=list, init=False)
-    _events: list[Event] = field(factory=list, init=False)
+    # Each is None or empty while there is nothing in it: a DC holds very many conversations.
+    _pending: dict[int, _Pending] | None = field(default=None, init=False)
+    _answers: dict[int, _Known] | None = field(default=None, init=False)
+    _outgoing: Sequence[Envelope] = field(default=(), init=False)
+    _events: Sequence[Event] = field(default=(), init=False)
 
     def request(
         self,
@@ -126,25 +128,42 @@ class Conversation:
         identifier = self.next_identifier & 0xFFFFFFFF
         self.next_identifier = identifier + 1
         data = _ENVELOPE.pack(0, identifier) + encode(message, MESSAGE_LIMIT)
+        if self._pending is None:
+            self._pending = {}
         self._pending[identifier] = _Pending(
             data, tag, remote, now, now + min(timeout, LONGEST_TIMEOUT), now + FIRST_RETRY
         )
-        self._outgoing.append(Envelope(data, remote, 1))
+        self._send(Envelope(data, remote, 1))
+
+    def _send(self, envelope: Envelope) -> None:
+        self._outgoing = [*self._outgoing, envelope]
+
+    def _happened(self, event: Event) -> None:
+        self._events = [*self._events, event]
 
     def withdraw(self, tag: object) -> None:
         """Forget a request; it ends in no event any more."""
-        for identifier in [i for i, p in self._pending.items() if p.tag == tag]:
-            del self._pending[identifier]
+        for identifier in [i for i, p in self._open() if p.tag == tag]:
+            self._end(identifier)
+
+    def _open(self) -> list[tuple[int, _Pending]]:
+        return list(self._pending.items()) if self._pending else []
+
+    def _end(self, identifier: int) -> None:
+        if self._pending:
+            self._pending.pop(identifier, None)
+            if not self._pending:
+                self._pending = None
 
     def answer(self, identifier: int, message: Message, remote: Address | None = None) -> None:
         """Answer an :class:`Asked`, once; the answer is repeated, should the request come again."""
         data = _ENVELOPE.pack(_RESPONSE, identifier) + encode(message, MESSAGE_LIMIT)
-        known = self._answers.get(identifier)
+        known = self._answers.get(identifier) if self._answers else None
         if known is not None:
             if known.answer is not None:
                 return
             known.answer = data
-        self._outgoing.append(Envelope(data, remote))
+        self._send(Envelope(data, remote))
 
     def received(self, plaintext: bytes, remote: Address, now: float) -> None:
         """An opened envelope. :raises MalformedMessage: if it is none."""
@@ -152,24 +171,27 @@ class Conversation:
             raise MalformedMessage("an envelope is shorter than its head")
         flags, identifier = _ENVELOPE.unpack_from(plaintext)
         if flags & _RESPONSE:
-            pending = self._pending.get(identifier)
+            pending = self._pending.get(identifier) if self._pending else None
             if pending is None:
                 return
             message = decode(plaintext[_ENVELOPE.size :], MESSAGE_LIMIT)
-            del self._pending[identifier]
+            self._end(identifier)
             # Only an answer to the first transmission measures a round trip (Karn's rule).
             seconds = now - pending.asked if pending.attempts == 1 else -1.0
-            self._events.append(Answered(pending.tag, message, remote, seconds))
+            self._happened(Answered(pending.tag, message, remote, seconds))
             return
         self._forget(now)
-        known = self._answers.get(identifier)
+        answers = self._answers
+        if answers is None:
+            answers = self._answers = {}
+        known = answers.get(identifier)
         if known is not None:
             if known.answer is not None:
-                self._outgoing.append(Envelope(known.answer, remote))
-        elif len(self._answers) < ANSWERS:
+                self._send(Envelope(known.answer, remote))
+        elif len(answers) < ANSWERS:
             message = decode(plaintext[_ENVELOPE.size :], MESSAGE_LIMIT)
-            self._answers[identifier] = _Known(now + REMEMBERED)
-            self._events.append(Asked(identifier, message, remote))
+            answers[identifier] = _Known(now + REMEMBERED)
+            self._happened(Asked(identifier, message, remote))
 
     def _forget(self, now: float) -> None:
         """Forget requests that are not repeated any more; the oldest come first."""
@@ -178,26 +200,27 @@ class Conversation:
             if now < self._answers[oldest].until:
                 return
             del self._answers[oldest]
+        self._answers = None
 
     def resend(self, now: float) -> None:
         """Send all open requests again at once, as after new keys or a new address."""
-        for pending in self._pending.values():
+        for _, pending in self._open():
             pending.wait = FIRST_RETRY
             pending.due = now + FIRST_RETRY
             pending.attempts += 1
-            self._outgoing.append(Envelope(pending.data, pending.remote, pending.attempts))
+            self._send(Envelope(pending.data, pending.remote, pending.attempts))
 
     def handle_timer(self, now: float) -> None:
         """Retransmit what is due, give up what is over."""
-        for identifier, pending in list(self._pending.items()):
+        for identifier, pending in self._open():
             if now >= pending.deadline:
-                del self._pending[identifier]
-                self._events.append(TimedOut(pending.tag))
+                self._end(identifier)
+                self._happened(TimedOut(pending.tag))
             elif now >= pending.due:
                 pending.wait = min(pending.wait * 2, LAST_RETRY)
                 pending.due = now + pending.wait
                 pending.attempts += 1
-                self._outgoing.append(Envelope(pending.data, pending.remote, pending.attempts))
+                self._send(Envelope(pending.data, pending.remote, pending.attempts))
 
     def next_timer(self) -> float | None:
         """When :meth:`handle_timer` has something to do."""
@@ -207,13 +230,13 @@ class Conversation:
 
     def outgoing(self) -> list[Envelope]:
         """Drain the envelopes to be sealed and sent."""
-        drained, self._outgoing = self._outgoing, []
-        return drained
+        drained, self._outgoing = self._outgoing, ()
+        return list(drained)
 
     def events(self) -> list[Event]:
         """Drain what happened."""
-        drained, self._events = self._events, []
-        return drained
+        drained, self._events = self._events, ()
+        return list(drained)
 
     @property
     def idle(self) -> bool:

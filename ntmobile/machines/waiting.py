@@ -141,7 +141,7 @@ class WaitingDirections:
                     one.message.direction,
                     client.fqdn,
                     client.located(now, hide=hide),
-                    client.certificate.der,
+                    client.der,
                 )
                 effects.append(TellCoordinator(one.source, update))
         return effects

@@ -16,6 +16,8 @@ from ntmobile.errors import ConfigurationError, StorageFailed
 from ntmobile.interfaces import StoredClient
 from ntmobile.plugins.files import make_directory
 
+#: Rows read at once.
+_SOME: Final = 1000
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS client (
     fqdn TEXT PRIMARY KEY, session BLOB NOT NULL, key BLOB NOT NULL, certificate BLOB NOT NULL,
@@ -70,11 +72,15 @@ class LocationDatabase:
                     raise StorageFailed(text) from None
                 raise
 
-    def load(self) -> list[StoredClient]:
+    def load(self) -> Iterator[StoredClient]:
         """See :class:`~ntmobile.interfaces.ILocationStore`."""
-        with self._lock:
-            rows = self.connection.execute("SELECT * FROM client ORDER BY registration")
-            return [StoredClient(*row) for row in rows]
+        rows = self.connection.execute("SELECT * FROM client ORDER BY registration")
+        while True:
+            with self._lock:
+                some = rows.fetchmany(_SOME)
+            if not some:
+                return
+            yield from (StoredClient(*row) for row in some)
 
     def assignments(self) -> dict[str, tuple[bytes, bytes]]:
         """See :class:`~ntmobile.interfaces.ILocationStore`."""

@@ -6,7 +6,7 @@ clients say again by themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,7 +39,7 @@ class SQLiteLocationStore:
         self._pool: ThreadPool | None = None
         self._closed = False
 
-    def load(self) -> list[StoredClient]:
+    def load(self) -> Iterator[StoredClient]:
         """See the interface."""
         return self._database.load()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from ntmobile.interfaces import ILocationStore
@@ -18,17 +19,15 @@ class Assignments:
         self._domain = domain
         self._pool = pool
         self._store = store
-        self._known = {
-            fqdn: (IPv6Address(ipv6), IPv4Address(ipv4))
-            for fqdn, (ipv6, ipv4) in store.assignments().items()
-        }
-        self._ipv6 = {ipv6 for ipv6, _ in self._known.values()}
-        self._ipv4 = {ipv4 for _, ipv4 in self._known.values()}
+        self._known = {fqdn: v6 + v4 for fqdn, (v6, v4) in store.assignments().items()}
+        self._ipv6 = _Addresses({_number(kept[:16]) for kept in self._known.values()})
+        self._ipv4 = _Addresses({_number(kept[16:]) for kept in self._known.values()})
         self._users = {names.user_of(fqdn) for fqdn in self._known}
 
     def of(self, fqdn: str) -> tuple[IPv6Address, IPv4Address] | None:
         """The addresses of a device that ever logged in."""
-        return self._known.get(fqdn)
+        kept = self._known.get(fqdn)
+        return None if kept is None else (IPv6Address(kept[:16]), IPv4Address(kept[16:]))
 
     def has_user(self, name: str) -> bool:
         """Whether some device of ``USER.DOMAIN`` ever logged in."""
@@ -49,8 +48,27 @@ class Assignments:
                 salt += 1
             ipv4 = virtual.pick_ipv4(self._pool, fqdn, self._ipv4)
             self._store.assign(fqdn, ipv6.packed, ipv4.packed)
-            self._known[fqdn] = (ipv6, ipv4)
+            self._known[fqdn] = ipv6.packed + ipv4.packed
             self._ipv6.add(ipv6)
             self._ipv4.add(ipv4)
             self._users.add(names.user_of(fqdn))
-        return fqdn, *self._known[fqdn]
+            return fqdn, ipv6, ipv4
+        kept = self._known[fqdn]
+        return fqdn, IPv6Address(kept[:16]), IPv4Address(kept[16:])
+
+
+class _Addresses(Container[IPv4Address]):
+    """Addresses as numbers, for there are very many."""
+
+    def __init__(self, numbers: set[int]) -> None:
+        self._numbers = numbers
+
+    def __contains__(self, address: object) -> bool:
+        return isinstance(address, IPv6Address | IPv4Address) and int(address) in self._numbers
+
+    def add(self, address: IPv6Address | IPv4Address) -> None:
+        self._numbers.add(int(address))
+
+
+def _number(packed: bytes) -> int:
+    return int.from_bytes(packed, "big")

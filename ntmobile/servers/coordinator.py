@@ -42,7 +42,7 @@ from ntmobile.protocols.tls import client_context_factory, server_context_factor
 from ntmobile.servers.account_link import AccountLink
 from ntmobile.servers.assignment import Assignments
 from ntmobile.servers.configuration import CoordinatorConfiguration
-from ntmobile.servers.domain import TICK, Domain
+from ntmobile.servers.domain import BATCH, TICK, Domain
 from ntmobile.servers.incoming import IncomingLinks
 from ntmobile.servers.listening import listen_tcp, listen_udp
 from ntmobile.servers.naming import DomainNames
@@ -309,17 +309,26 @@ class CoordinatorService(Service):
         self.coordinators.close_idle()
 
     async def _write(self) -> None:
-        changed, removed = self.domain.drain_changes()
-        sequence = self.account_server.sequence
-        if not changed and not removed and sequence == self._written_sequence:
+        """Write what has changed until now, in batches, between which clients are served.
+
+        What was revoked is in the first one, with the sequence up to which it was (R34).
+        """
+        left, sequence = len(self.domain.changed), self.account_server.sequence
+        if not left and not self.domain.removed and sequence == self._written_sequence:
             return
-        try:
-            await self._store.write(changed, removed, sequence)
+        while True:
+            changed, removed = self.domain.drain_changes()
+            try:
+                await self._store.write(changed, removed, sequence)
+            except NTMobileError as problem:
+                log.error("{problem}; it is tried again", problem=str(problem))
+                self.domain.changed.update(one.fqdn for one in changed)
+                self.domain.removed.update(removed)
+                return
             self._written_sequence = sequence
-        except NTMobileError as problem:
-            log.error("{problem}; it is tried again", problem=str(problem))
-            self.domain.changed.update(one.fqdn for one in changed)
-            self.domain.removed.update(removed)
+            left -= BATCH
+            if left <= 0:
+                return
 
 
 async def _maybe(result: Any) -> None:

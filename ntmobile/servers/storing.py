@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -27,7 +28,7 @@ def to_store(client: Client, key: bytes, expires: float) -> StoredClient:
         client.fqdn,
         client.index,
         key,
-        client.certificate.der,
+        client.der,
         expires,
         msgspec.msgpack.encode(client.location),
         msgspec.msgpack.encode((policy.allow, policy.relay_only, policy.generation)),
@@ -45,11 +46,17 @@ def from_store(stored: StoredClient, expires: float) -> Client:
     certificate = DeviceCertificate.parse(stored.certificate)
     try:
         location = _LOCATION.decode(stored.location) if stored.location else NOWHERE
-        policy = Policy(*_POLICY.decode(stored.policy))
+        policy = _policy(stored.policy)
         peers = _NAMES.decode(stored.correspondents) if stored.correspondents else ()
     except msgspec.MsgspecError as problem:
         raise MalformedMessage(f"it was stored by another version: {problem}") from None
     client = Client(certificate, stored.index, expires, policy, location)
     client.order = stored.order
-    client.correspondents = dict.fromkeys(peers)
+    for peer in peers:
+        client.talks_to(peer)
     return client
+
+
+@lru_cache(maxsize=1024)  # most clients have the same one
+def _policy(stored: bytes) -> Policy:
+    return Policy(*_POLICY.decode(stored))
