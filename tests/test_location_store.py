@@ -21,6 +21,9 @@ from ntmobile.errors import ConfigurationError, StorageFailed
 from ntmobile.interfaces import ILocationStore, ILocationStoreProvider, StoredClient
 from ntmobile.plugins import find
 from ntmobile.plugins.store_locations_sqlite import SQLiteLocationStore, sqliteLocations
+from ntmobile.servers.configuration import load_coordinator
+from ntmobile.servers.coordinator import CoordinatorService
+from tests.platforms import PlatformTestCase, make_realm
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -190,6 +193,19 @@ class LocationStoreTests(TestCase):
         self.assertEqual(len(list(self.store.load())), 50)
 
 
+class DaemonTests(PlatformTestCase):
+    async def test_opened_when_started(self) -> None:
+        """A DC, which may fork after it was made, keeps the file open from its start on only."""
+        platform = make_realm(self.place(), "ntm.example", ())
+        file = platform.directory / "dc1.ntm.example" / "dc.toml"
+        service = CoordinatorService(load_coordinator(file), reactor)
+        database = service._store._database  # type: ignore[attr-defined]  # the default plugin's
+        self.assertIsNone(database._kept)
+        service.startService()
+        self.assertIsNotNone(database._kept)
+        await service.stopService()
+
+
 class CrashTests(TestCase):
     """A DC that is killed at any moment."""
 
@@ -215,6 +231,31 @@ class CrashTests(TestCase):
 
         reactor.callWhenRunning(batch, 1)
         reactor.run()
+        """
+    )
+
+    #: Says how often the file is open before and after a fork.
+    DAEMON = dedent(
+        """
+        import os, sys
+        from twisted.internet import reactor
+        from ntmobile.plugins.store_locations_sqlite import sqliteLocations
+
+        def connections():
+            links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+            there = [os.readlink(each) for each in links if os.path.lexists(each)]
+            return sum(each.endswith("locations.sqlite") for each in there)
+
+        store = sqliteLocations.configure({}, sys.argv[1], reactor)
+        assert (store.assignments(), store.sequence()) == ({}, 0)
+        print(connections(), flush=True)
+        child = os.fork()
+        if child:
+            sys.exit(os.waitpid(child, 0)[1])
+        before = connections()
+        list(store.load())
+        store.assign("a.bob.dc1.example", bytes(16), bytes(4))
+        print(before, connections())
         """
     )
 
@@ -247,6 +288,14 @@ class CrashTests(TestCase):
                 self.assertGreaterEqual(len(store.assignments()), last - 1)
             finally:
                 await store.close()
+
+    def test_across_a_fork(self) -> None:
+        """A daemon that forks once it has asked has no connection yet, and then one of its own."""
+        directory = Path(self.mktemp())
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", self.DAEMON, str(directory)]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        self.assertEqual((ran.stdout, ran.stderr), ("0\n0 1\n", ""))
 
     async def test_durable(self) -> None:
         """What is told to be durable is on the disk, not only handed to the system."""

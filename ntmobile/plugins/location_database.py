@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -37,25 +37,51 @@ INSERT OR IGNORE INTO progress VALUES (1, 0);
 class LocationDatabase:
     """The clients of a DC in one private file; may be used by several threads.
 
+    A daemon asks what is there before it forks, and SQLite forbids to take a connection along: it
+    is kept only from :meth:`load` on, or from the first writing.
+
     :raises ConfigurationError: the file cannot be used.
     """
 
     def __init__(self, file: Path) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._kept: sqlite3.Connection | None = None
         make_directory(file.parent)
         file.touch(mode=0o600)
         file.chmod(0o600)  # SQLite gives its journals the same (R6)
         self._file = file
         try:
-            self.connection = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
-            self.connection.execute("PRAGMA journal_mode = WAL")
-            self.connection.execute("PRAGMA synchronous = FULL")
-            self.connection.executescript(_SCHEMA)
+            with self._reading() as database:
+                database.executescript(_SCHEMA)
         except sqlite3.Error as problem:
             raise ConfigurationError(
                 f"{file}: no usable location store: {problem}; "
                 f"restore it, or move it away and devices log in again"
             ) from None
+
+    def _connect(self) -> sqlite3.Connection:
+        made = sqlite3.connect(self._file, check_same_thread=False, isolation_level=None)
+        made.execute("PRAGMA journal_mode = WAL")
+        made.execute("PRAGMA synchronous = FULL")
+        return made
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection, open from now on until :meth:`close`."""
+        with self._lock:
+            if self._kept is None:
+                self._kept = self._connect()
+            return self._kept
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection, closed again if it was not open."""
+        with self._lock:
+            if self._kept is not None:
+                yield self._kept
+                return
+            with closing(self._connect()) as database:
+                yield database
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -65,8 +91,8 @@ class LocationDatabase:
                 yield self.connection
                 self.connection.execute("COMMIT")
             except BaseException as problem:
-                if self.connection.in_transaction:
-                    self.connection.execute("ROLLBACK")
+                if self._kept is not None and self._kept.in_transaction:
+                    self._kept.execute("ROLLBACK")
                 if isinstance(problem, sqlite3.Error | OverflowError):
                     text = f"{self._file}: cannot store locations: {problem}"
                     raise StorageFailed(text) from None
@@ -84,8 +110,8 @@ class LocationDatabase:
 
     def assignments(self) -> dict[str, tuple[bytes, bytes]]:
         """See :class:`~ntmobile.interfaces.ILocationStore`."""
-        with self._lock:
-            rows = self.connection.execute("SELECT fqdn, ipv6, ipv4 FROM assignment")
+        with self._reading() as database:
+            rows = database.execute("SELECT fqdn, ipv6, ipv4 FROM assignment")
             return {fqdn: (ipv6, ipv4) for fqdn, ipv6, ipv4 in rows}
 
     def assign(self, assignments: Iterable[tuple[str, bytes, bytes]]) -> None:
@@ -99,8 +125,8 @@ class LocationDatabase:
 
     def sequence(self) -> int:
         """See :class:`~ntmobile.interfaces.ILocationStore`."""
-        with self._lock:
-            row = self.connection.execute("SELECT sequence FROM progress").fetchone()
+        with self._reading() as database:
+            row = database.execute("SELECT sequence FROM progress").fetchone()
             return int(row[0])
 
     def write(self, changed: list[StoredClient], removed: list[str], sequence: int) -> None:
