@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IListeningPort, ITransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ntmobile.errors import AuthenticationError, ConfigurationError, MalformedMessage
+from ntmobile.errors import AuthenticationError, ConfigurationError
 from ntmobile.interfaces import IAccountStore, IAccountStoreProvider
 from ntmobile.plugins import find
 from ntmobile.plugins.files import read_file
@@ -31,16 +31,14 @@ from ntmobile.servers.incoming import IncomingLinks
 from ntmobile.servers.listening import listen_tcp
 from ntmobile.servers.registrar import AccountRegistrar
 from ntmobile.servers.revocations import ChangeFeed
+from ntmobile.servers.trusted import check_told, trusted_realms
 from ntmobile.servers.workers import Workers
 from ntmobile.wire import names
-from ntmobile.wire.certificates import TrustStore
-from ntmobile.wire.codec import Message, encode
+from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.account import (
     ChangesRequest,
     IdentityRequest,
     LoginData,
-    LoginResponse,
-    Trusted,
 )
 
 log = Logger()
@@ -74,7 +72,7 @@ class AccountServer(Service):
             )
         bundle = read_file(configuration.identity.bundle)
         trusted = trusted_realms(trust)
-        _check_size(bundle, trusted)
+        check_told(bundle, trusted)
         name, section = configuration.store
         provider: IAccountStoreProvider = find(IAccountStoreProvider, name)
         self.store: IAccountStore = provider.open(section, configuration.file.parent, make=False)
@@ -190,24 +188,6 @@ class AccountServer(Service):
                 return await self.lists.of(_user_in(name, desk.domain))
             case _:
                 raise AuthenticationError("not a request that a coordinator makes")
-
-
-def trusted_realms(trust: TrustStore) -> tuple[Trusted, ...]:
-    """The foreign authorities, as devices are told of them."""
-    return tuple(
-        Trusted(suffix, authority.to_pem())
-        for suffix, authority in sorted(trust.authorities.items())
-        if suffix != trust.home
-    )
-
-
-def _check_size(bundle: bytes, trusted: tuple[Trusted, ...]) -> None:
-    try:
-        encode(LoginResponse(0, 0, certificate=bytes(400), bundle=bundle, trusted=trusted))
-    except MalformedMessage as problem:
-        raise ConfigurationError(
-            f"the trusted authorities are too many or too large for one message: {problem}"
-        ) from None
 
 
 def _coordinator(transport: ITransport) -> tuple[str, str]:

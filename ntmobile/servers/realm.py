@@ -54,6 +54,7 @@ from ntmobile.servers.realm_keys import (
     write_signer,
 )
 from ntmobile.servers.registry import Registry
+from ntmobile.servers.trusted import check_told, with_realm
 from ntmobile.wire import names
 from ntmobile.wire.certificates import Authority
 
@@ -238,6 +239,7 @@ class Realm:
 
         :return: the TOML files of the servers that now trust it.
         :raises AlreadyExists: another authority is trusted for it, and ``replace`` is not set.
+        :raises ConfigurationError: it is none, or devices cannot be told of one more.
         """
         authority = load_authority(names.check_domain(suffix), bundle)
         if names.is_within(suffix, self.domain):
@@ -253,6 +255,8 @@ class Realm:
                 f"another authority is trusted for {suffix}; --replace puts this one in its place"
             )
         with self._locked():
+            trust = self.account_server().identity.trust()
+            check_told(read_file(self.directory / "ca.pem"), with_realm(trust, suffix, authority))
             make_directory(file.parent)
             write_file(file, authority.to_pem(), 0o644)
             told = [self.directory / "as.toml"]
