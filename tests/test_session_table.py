@@ -107,6 +107,24 @@ class CheapRejectionTests(SynchronousTestCase):
             self.give(hello(INDEX, KEY, step.to_bytes(16, "big")), now=step / 100)
         self.assertLessEqual(len(drawn), 6 + 20)
 
+    def test_hellos_of_others(self) -> None:
+        """R8: who knows an index and forges hellos of it from elsewhere keeps no client away."""
+        for step in range(1000):
+            self.give(hello(INDEX, bytes(32), step.to_bytes(16, "big")), now=step / 100)
+            stranger = (f"2001:db8::{step:x}", 6)
+            self.give(hello(INDEX, bytes(32), step.to_bytes(16, "big")), stranger, step / 100)
+        self.assertEqual(len(self.give(hello(INDEX, KEY, bytes(16)), CLIENT4, 10.0)), 1)
+
+    def test_hellos_from_everywhere(self) -> None:
+        """R8: from however many networks they come, the cryptography of one index is bounded."""
+        drawn = []
+        self.table = SessionTable(lambda size: drawn.append(size) or bytes(size))  # type: ignore[func-returns-value]  # it is None
+        self.table.add(INDEX, KEY)
+        for step in range(1000):
+            remote = (f"198.51.{step // 250}.{step % 250}", 6)
+            self.give(hello(INDEX, KEY, step.to_bytes(16, "big")), remote, 0.0)
+        self.assertLessEqual(len(drawn), 100)
+
     def test_garbage_under_a_known_index(self) -> None:
         """R8: once there are keys, what they do not open gets no answer at all, not even a hint."""
         joined = ready()

@@ -10,6 +10,7 @@ from attrs import define, field, frozen
 
 from ntmobile.errors import AuthenticationError, MalformedMessage
 from ntmobile.machines.effects import Address, Transmit
+from ntmobile.machines.networks import source_network
 from ntmobile.machines.rate import RateLimiter
 from ntmobile.machines.requests import Answered, Asked, TimedOut
 from ntmobile.machines.signalling import HELLO_SIZE, CoordinatorSession
@@ -47,10 +48,15 @@ Effect: TypeAlias = Transmit | ClientHeard | ClientAsked | ClientAnswered
 
 @define
 class SessionTable:
-    """Sessions by index. What a peer sends can raise nothing here; it is counted in ``dropped``."""
+    """Sessions by index. What a peer sends can raise nothing here; it is counted in ``dropped``.
+
+    :ivar hellos: of one session from one network: who forges hellos of another's session leaves it
+        its own. :ivar indices: of one session from everywhere, which bounds the cryptography.
+    """
 
     _random: Callable[[int], bytes]
     hellos: RateLimiter = field(factory=lambda: RateLimiter(rate=2, burst=6, capacity=100_000))
+    indices: RateLimiter = field(factory=lambda: RateLimiter(rate=50, burst=100, capacity=100_000))
     hints: RateLimiter = field(factory=lambda: RateLimiter(rate=2, burst=4, capacity=20_000))
     dropped: int = field(default=0, init=False)
     _sessions: dict[bytes, CoordinatorSession] = field(factory=dict, init=False)
@@ -100,10 +106,14 @@ class SessionTable:
     ) -> None:
         if session is None:
             self._hint(index, remote, now)
-        elif self.hellos.allow(index, now):
+        elif self._allows_hello(index, remote, now):
             welcome = session.hello_received(datagram, remote)
             if welcome is not None:
                 self._effects.append(welcome)
+
+    def _allows_hello(self, index: bytes, remote: Address, now: float) -> bool:
+        source = index, source_network(remote[0].partition("%")[0])
+        return self.hellos.allow(source, now) and self.indices.allow(index, now)
 
     def _sealed_received(
         self,
@@ -174,6 +184,7 @@ class SessionTable:
     def tick(self, now: float) -> None:
         """Forget who is no longer rationed; to be called every few seconds."""
         self.hellos.expire(now)
+        self.indices.expire(now)
         self.hints.expire(now)
 
     def next_timer(self) -> float | None:
