@@ -44,6 +44,7 @@ from ntmobile.servers.assignment import Assignments
 from ntmobile.servers.configuration import CoordinatorConfiguration
 from ntmobile.servers.domain import BATCH, TICK, Domain
 from ntmobile.servers.incoming import IncomingLinks
+from ntmobile.servers.lasting import LastingProblem
 from ntmobile.servers.listening import listen_tcp, listen_udp
 from ntmobile.servers.naming import DomainNames
 from ntmobile.servers.relays import Relays
@@ -72,6 +73,7 @@ class CoordinatorService(Service):
         self._credentials = configuration.identity.credentials()
         self._offset = 0.0
         self._written_sequence = -1
+        self._storing = LastingProblem("storing locations", reactor)
         self.account_server: AccountLink
         self._ports: list[Any] = []
         self._incoming = IncomingLinks(reactor, self._make_link)
@@ -321,11 +323,12 @@ class CoordinatorService(Service):
             try:
                 await self._store.write(changed, removed, sequence)
             except NTMobileError as problem:
-                log.error("{problem}; it is tried again", problem=str(problem))
+                self._storing.failed(problem)
                 self.domain.changed.update(one.fqdn for one in changed)
                 self.domain.removed.update(removed)
                 return
             self._written_sequence = sequence
+            self._storing.succeeded()
             left -= BATCH
             if left <= 0:
                 return

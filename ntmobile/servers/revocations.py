@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from ntmobile.errors import NTMobileError
 from ntmobile.interfaces import Change, IAccountStore, Revocation
 from ntmobile.protocols.link import Link
+from ntmobile.servers.lasting import LastingProblem
 from ntmobile.servers.workers import Workers
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.account import Lease, RevocationPush, Revoked
@@ -65,6 +66,10 @@ class ChangeFeed:
     _loops: list[LoopingCall] = field(factory=list, init=False)
     _polling: bool = field(default=False, init=False)
     _again: bool = field(default=False, init=False)
+    _looking: LastingProblem = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._looking = LastingProblem("looking for changes", self.clock)
 
     def start(self) -> None:
         """Begin with what is there now."""
@@ -145,7 +150,9 @@ class ChangeFeed:
             while changes := await self.storage.run(self.store.changes_since, self.sequence):
                 self._push(changes)
         except NTMobileError as problem:
-            log.error("cannot look for changes: {problem}", problem=str(problem))
+            self._looking.failed(f"cannot look for changes: {problem}")
+        else:
+            self._looking.succeeded()
 
     def _push(self, changes: list[Change]) -> None:
         self.sequence = changes[-1].sequence
