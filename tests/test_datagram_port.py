@@ -176,6 +176,16 @@ class QueueTests(PortCase):
                     self.assertLessEqual(len(data), max(RUN_BYTES.values()))
                     self.assertLessEqual(len(data), segment * RUN_SEGMENTS)
 
+    def test_longer_than_a_run(self) -> None:
+        """A queued run may be longer than one call takes; an empty one is an empty datagram."""
+        for near, _, far, remote, kept in self.ways():
+            sent = numbered(2 * RUN_SEGMENTS + 1, 30)
+            near.queue(b"".join(sent), 30, remote)
+            near.queue(b"", 0, remote)
+            near.flush()
+            gather(far, kept, len(sent) + 1)
+            self.assertEqual([*sent, b""], kept.datagrams)
+
     def test_forwarding_in_place(self) -> None:
         """What is queued from received memory is sent before that memory is used again."""
         for host in HOSTS:
@@ -239,22 +249,30 @@ class RefusalTests(PortCase):
             self.assertEqual([], taken.taken)
 
     def test_run_refused(self) -> None:
-        """A run that is refused whole goes one by one; what does not fit is told."""
+        """A run that is refused whole goes one by one."""
         for problem in (errno.EMSGSIZE, errno.EINVAL, errno.EIO):
-            port, taken = self.refusing(problem, 0, errno.EMSGSIZE)
-            self.assertEqual(1, port.send_run(bytes(260), 100, ("127.0.0.1", 9)))
-            self.assertEqual([100, 60], taken.taken)
+            port, taken = self.refusing(problem)
+            self.assertEqual(0, port.send_run(bytes(260), 100, ("127.0.0.1", 9)))
+            self.assertEqual([100, 100, 60], taken.taken)
+
+    def test_run_too_big(self) -> None:
+        """R27: of a run whose datagrams are too big the last may fit; the others are not tried."""
+        port, taken = self.refusing(errno.EMSGSIZE, errno.EMSGSIZE)
+        self.assertEqual(3, port.send_run(bytes(360), 100, ("127.0.0.1", 9)))
+        self.assertEqual([60], taken.taken)
 
     def test_queued_run_refused(self) -> None:
         """R27: of queued runs each datagram that does not fit is named."""
-        port, taken = self.refusing(errno.EMSGSIZE, 0, errno.EMSGSIZE, errno.EMSGSIZE, 0)
-        first, second = bytes(200), bytes(range(200))
+        port, taken = self.refusing(errno.EMSGSIZE, errno.EMSGSIZE)
+        first, second = bytes(200), bytes(range(150))
         port.queue(first, 100, ("127.0.0.1", 9))
         port.queue(second, 100, ("127.0.0.1", 9))
         unsent = port.flush()
-        self.assertEqual([first[100:], second[:100]], [bytes(one.datagram) for one in unsent])
+        self.assertEqual(
+            [first[:100], first[100:], second[:100]], [bytes(one.datagram) for one in unsent]
+        )
         self.assertTrue(all(one.too_big for one in unsent))
-        self.assertEqual([100, 100], taken.taken)
+        self.assertEqual([50], taken.taken)
 
     def test_really_too_big(self) -> None:
         """What exceeds IP is too big."""

@@ -31,7 +31,7 @@ UDP_GRO: Final = 104
 
 #: Bytes of one buffer: the largest run that a system hands over.
 RUN_SIZE: Final = 65536
-#: Messages that one wake-up reads at most.
+#: Messages that one call, and about one wake-up, reads at most.
 BATCH: Final = 64
 #: Bytes that one wake-up reads about, so that others have their turn.
 BATCH_BYTES: Final = 262_144
@@ -67,9 +67,10 @@ class Reader(Protocol):
     runs: int
     octets: int
 
-    def read(self, received: Received, failed: Callable[[], None]) -> bool:
-        """Read one batch and hand it over; whether there is likely more.
+    def read(self, received: Received, failed: Callable[[], None]) -> float:
+        """Read one batch and hand it over.
 
+        :return: the share of a wake-up's work that this was: 0 nothing was there, 1 all or more.
         :param failed: called while an exception of ``received`` is handled; the batch goes on.
         :raises OSError: the socket has an error other than that nothing is there.
         """
@@ -102,15 +103,15 @@ class _Buffers:
         self.runs = 0
         self.octets = 0
 
-    def _read(self, messages: int, octets: int) -> bool:
+    def _read(self, messages: int, octets: int) -> float:
         """Count a batch; as many messages next as make :data:`BATCH_BYTES` at that size."""
-        full = messages >= self._most
+        share = messages / self._most
         self.datagrams += messages
         self.octets += octets
         if messages:
             fitting = BATCH_BYTES * messages // (octets or 1)
             self._most = min(BATCH, max(LEAST_BATCH, fitting))
-        return full
+        return share
 
 
 class BatchReader(_Buffers):
@@ -163,7 +164,7 @@ class BatchReader(_Buffers):
     def _address(self, buffer: bytearray) -> int:
         return int(self._ffi.cast("uintptr_t", self._ffi.from_buffer(buffer)))
 
-    def read(self, received: Received, failed: Callable[[], None]) -> bool:
+    def read(self, received: Received, failed: Callable[[], None]) -> float:
         """See :class:`Reader`."""
         most = self._most
         self._heads[:] = self._fresh  # the last call left what it received in there
@@ -173,13 +174,13 @@ class BatchReader(_Buffers):
         if count < 0:
             problem = self._ffi.errno
             if problem in _NOTHING:
-                return False
+                return 0.0
             raise OSError(problem, os.strerror(problem))
         lengths = self._lengths[:count].tolist()
         width, at = self._name, 0
         names = self._names[: count * width].tobytes()
         known = self._addresses.known
-        more = self._read(count, sum(lengths))
+        share = self._read(count, sum(lengths))
         for view, length, control, size in zip(
             self._views,
             lengths,
@@ -199,7 +200,7 @@ class BatchReader(_Buffers):
                 received(view[:length], size, source)
             except Exception:
                 failed()
-        return more
+        return share
 
 
 class MessageReader(_Buffers):
@@ -210,7 +211,7 @@ class MessageReader(_Buffers):
         self._recvmsg_into = sock.recvmsg_into
         self._space = socket.CMSG_SPACE(4)
 
-    def read(self, received: Received, failed: Callable[[], None]) -> bool:
+    def read(self, received: Received, failed: Callable[[], None]) -> float:
         """See :class:`Reader`."""
         messages = octets = 0
         for view in self._views[: self._most]:
@@ -242,7 +243,7 @@ class PlainReader(_Buffers):
         super().__init__()
         self._recvfrom_into = sock.recvfrom_into
 
-    def read(self, received: Received, failed: Callable[[], None]) -> bool:
+    def read(self, received: Received, failed: Callable[[], None]) -> float:
         """See :class:`Reader`."""
         messages = octets = 0
         for view in self._views[: self._most]:

@@ -137,17 +137,27 @@ class DatagramPort(DatagramSender):
     # -- receiving
 
     def doRead(self) -> None:
-        """Hand over a batch. Whatever goes wrong is logged or counted, and the port goes on."""
-        try:
-            self._reader.read(self._receiver.run_received, self._failed)
-        except OSError as problem:  # news of a datagram sent earlier (ICMP), or a lack of memory
-            self.dropped[f"receiving: {problem.strerror}"] += 1
-        try:
-            self._receiver.batch_ended()
-        except Exception:
-            self._failed()
-        if self.waiting:
-            self.flush()
+        """Hand over what is there, up to a batch's worth, and what came while that was handled.
+
+        Whatever goes wrong is logged or counted, and the port goes on.
+        """
+        read, receive = self._reader.read, self._receiver.run_received
+        done = 0.0
+        while done < 1.0:
+            try:
+                share = read(receive, self._failed)
+            except OSError as problem:  # news of an earlier datagram (ICMP), or a lack of memory
+                self.dropped[f"receiving: {problem.strerror}"] += 1
+                share = 0.0
+            try:
+                self._receiver.batch_ended()
+            except Exception:
+                self._failed()
+            if self.waiting:
+                self.flush()
+            if not share:
+                return
+            done += share
 
     def _failed(self) -> None:
         log.failure("a datagram of {port} was not handled", port=self)

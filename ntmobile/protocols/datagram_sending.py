@@ -52,15 +52,13 @@ class _Run:
     """What waits for one correspondent.
 
     :ivar segment: size of the datagrams. :ivar pieces: buffers in which they lie.
-    :ivar count: datagrams. :ivar octets: bytes. :ivar whole: none is shorter, so more may follow.
+    :ivar room: how many more may follow; none after a shorter one.
     """
 
     remote: Address
     segment: int
     pieces: list[Buffer]
-    count: int
-    octets: int
-    whole: bool
+    room: int
 
 
 class DatagramSender:
@@ -102,14 +100,7 @@ class DatagramSender:
         """
         if len(data) <= segment:
             return int(not self.send(data, remote, ancillary))
-        most = self._run_length(segment) * segment
-        if len(data) <= most:
-            lost = self._send_pieces([data], segment, remote, ancillary)
-        else:
-            view, lost = memoryview(data), []
-            for at in range(0, len(data), most):
-                lost += self._send_pieces([view[at : at + most]], segment, remote, ancillary)
-        return sum(one.too_big for one in lost)
+        return sum(one.too_big for one in self._send_run(data, segment, remote, ancillary))
 
     # -- at the end of a batch
 
@@ -127,40 +118,51 @@ class DatagramSender:
         count = 1 if octets <= segment else -(-octets // segment)
         run = self._open.get(remote)
         if (
-            run is not None
-            and run.whole
-            and (segment == run.segment or (count == 1 and octets < run.segment))
-            and run.count + count <= RUN_SEGMENTS
-            and run.octets + octets <= self._most
+            run is None
+            or count > run.room
+            or not (segment == run.segment or (count == 1 and octets < run.segment))
         ):
+            room = self._run_length(segment) - count if octets == count * segment else 0
+            run = self._open[remote] = _Run(remote, segment, [data], room)
+            self._waiting.append(run)
+        else:
             run.pieces.append(data)
-            run.count += count
-            run.octets += octets
-            run.whole = octets == count * run.segment
-            return
-        run = _Run(remote, segment, [data], count, octets, octets == count * segment)
-        self._open[remote] = run
-        self._waiting.append(run)
+            run.room = run.room - count if octets == count * run.segment else 0
 
     def flush(self) -> list[Unsent]:
         """Send all that waits; what was not sent."""
         waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return []
         self._open.clear()
         unsent: list[Unsent] = []
         for run in waiting:
-            if run.count == 1:
-                problem = self._send(run.pieces[0], run.remote)
-                if problem:
-                    unsent.append(Unsent(run.pieces[0], run.remote, problem))
-            else:
-                unsent += self._send_pieces(run.pieces, run.segment, run.remote)
+            first, segment, remote = run.pieces[0], run.segment, run.remote
+            if len(run.pieces) > 1:
+                unsent += self._send_pieces(run.pieces, segment, remote)
+            elif len(first) > segment:
+                unsent += self._send_run(first, segment, remote)
+            elif problem := self._send(first, remote):
+                unsent.append(Unsent(first, remote, problem))
         return unsent
 
     # -- the calls
 
     def _run_length(self, segment: int) -> int:
         """Most datagrams of one run."""
-        return max(1, min(RUN_SEGMENTS, self._most // segment))
+        return min(RUN_SEGMENTS, self._most // segment) if 0 < segment < self._most else 1
+
+    def _send_run(
+        self, data: Buffer, segment: int, remote: Address, ancillary: Ancillary = ()
+    ) -> list[Unsent]:
+        """Send one buffer of datagrams, in as many runs as it takes."""
+        most = self._run_length(segment) * segment
+        if len(data) <= most:
+            return self._send_pieces([data], segment, remote, ancillary)
+        view, unsent = memoryview(data), []
+        for at in range(0, len(data), most):
+            unsent += self._send_pieces([view[at : at + most]], segment, remote, ancillary)
+        return unsent
 
     def _send(self, datagram: Buffer, remote: Address, ancillary: Ancillary = ()) -> int:
         """Send one datagram; 0, or the error."""
@@ -195,15 +197,20 @@ class DatagramSender:
             self.dropped[f"sending: {problem.strerror}"] += len(parts)
             return [Unsent(part, remote, problem.errno or errno.EIO) for part in parts]
         self.runs += 1
-        self.sent += sum(-(-len(piece) // segment) for piece in pieces)
+        self.sent += -(-sum(map(len, pieces)) // segment)
         return []
 
     def _send_singly(
         self, pieces: list[Buffer], segment: int, remote: Address, ancillary: Ancillary
     ) -> list[Unsent]:
         unsent = []
+        fitting = self._most  # what has the size of a datagram that was too big need not be tried
         for part in _datagrams(pieces, segment):
-            problem = self._send(part, remote, ancillary)
+            problem = (
+                self._send(part, remote, ancillary) if len(part) <= fitting else errno.EMSGSIZE
+            )
+            if problem == errno.EMSGSIZE:
+                fitting = min(fitting, len(part) - 1)
             if problem:
                 unsent.append(Unsent(part, remote, problem))
         return unsent

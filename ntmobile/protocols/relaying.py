@@ -86,7 +86,11 @@ class Relaying:
                 index = data[4:12].tobytes()
                 remote = self._forward(index, source, 1, octets, self.seconds())
                 if remote is not None:
-                    self._pass_on(data, segment, remote)
+                    port = self._ports.get(":" in remote[0])
+                    if port is not None:
+                        port.queue(data, octets, remote)
+                    else:
+                        self._without_port(data, octets, remote)
                     return
             self._carry_out(self.server.unforwarded(bytes(data), source, self.seconds()))
             return
@@ -105,7 +109,11 @@ class Relaying:
         if index is not None:
             remote = self._forward(index, source, -(-len(data) // segment), len(data), now)
             if remote is not None:
-                self._pass_on(data, segment, remote)
+                port = self._ports.get(":" in remote[0])
+                if port is not None:
+                    port.queue(data, segment, remote)
+                else:
+                    self._without_port(data, segment, remote)
                 return
         self._carry_out(self.server.unforwarded_run(index, data, segment, source, now))
 
@@ -117,12 +125,8 @@ class Relaying:
 
     # -- what goes
 
-    def _pass_on(self, data: memoryview, segment: int, remote: Address) -> None:
-        """Send at the end of the batch what the machine forwards."""
-        port = self._ports.get(":" in remote[0])
-        if port is not None:
-            port.queue(data, segment, remote)
-            return
+    def _without_port(self, data: memoryview, segment: int, remote: Address) -> None:
+        """The machine forwards to a family that this system lacks."""
         for at in range(0, len(data), segment):
             self._unsent(Unsent(data[at : at + segment], remote, EAFNOSUPPORT))
 
