@@ -7,7 +7,7 @@ Kept few and small. Each has more than one implementation, so that it is a real 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attrs import define, field, frozen
@@ -17,6 +17,8 @@ from zope.interface import Attribute, Interface
 from ntmobile.errors import NTMobileError
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.messages.realtime import NotificationRequest
+from ntmobile.wire.offload import Offload
+from ntmobile.wire.packet import Buffer
 
 # --- Coordinator lookup -------------------------------------------------------------------------
 
@@ -353,8 +355,18 @@ class IAttachment(Interface):
 
     traffic: AttachmentTraffic = Attribute("what it has carried")
 
-    def send(packet: bytes) -> None:
-        """Give one packet to the applications; what the system does not take is counted."""
+    offload: bool = Attribute(
+        "whether it cuts packets and completes checksums by itself, as an ``Offload`` says"
+    )
+
+    def send(packet: Buffer, offload: Offload | None = None) -> None:
+        """Give one packet to the applications; what the system does not take is counted.
+
+        :param offload: what is left to be done with it; only where :attr:`offload` is true.
+        """
+
+    def send_parts(parts: Sequence[Buffer], offload: Offload | None) -> None:
+        """Give one packet that lies in several buffers, the first with all its headers."""
 
     def socket(family: int, kind: int, protocol: int = 0) -> socket.socket:
         """Make a non-blocking socket inside the virtual network.
@@ -388,13 +400,14 @@ class IAttachmentFactory(Interface):
     def open(
         addresses: VirtualAddresses,
         state: Path,
-        receive: Callable[[bytes], None],
+        receive: Callable[[Buffer, Offload | None], object],
         lost: Callable[[NTMobileError], None],
     ) -> Deferred[IAttachment]:
         """Make the virtual network, or go on with the one that an earlier agent left.
 
         :param state: the agent's state directory, of mode 0700; made if it is not there.
-        :param receive: called with each packet that an application sent.
+        :param receive: called with each packet that an application sent, valid only during the
+            call, and what is left to be done with it.
         :param lost: called once if the virtual network ends by itself, with a line for the user;
             the attachment is then closed.
         :return: fires when applications may use it, or fails with

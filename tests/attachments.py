@@ -23,6 +23,8 @@ from twisted.trial.unittest import TestCase
 from ntmobile.errors import NTMobileError
 from ntmobile.interfaces import IAttachment, VirtualAddresses
 from ntmobile.plugins.attach_netns import NetnsProvider
+from ntmobile.wire.offload import Offload
+from ntmobile.wire.packet import Buffer
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -167,11 +169,11 @@ class Place:
         attachment: IAttachment = self.attachment
         return attachment
 
-    def _receive(self, packet: bytes) -> None:
+    def _receive(self, packet: Buffer, offload: Offload | None) -> None:
         if self.peer is None:
-            self.received.append(packet)
+            self.received.append(bytes(packet))
         else:
-            self.peer.attachment.send(packet)
+            self.peer.attachment.send(packet, offload)
 
     def spawn(self, *argv: str, cwd: Path | None = None, **env: str) -> Program:
         """Start a program inside, as ``ntm exec`` does."""

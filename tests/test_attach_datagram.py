@@ -28,6 +28,8 @@ from ntmobile.interfaces import (
 from ntmobile.plugins.attach_datagram import DatagramAttachment, DatagramProvider
 from ntmobile.testing import VirtualInternet
 from ntmobile.wire.icmp import echo_request, parse_icmp
+from ntmobile.wire.offload import Offload
+from ntmobile.wire.packet import Buffer
 from ntmobile.wire.udp import udp_packet
 
 ALICE = VirtualAddresses("fd00::a", "198.18.0.10")
@@ -58,8 +60,14 @@ class DatagramTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.internet = VirtualInternet(seed=1)
         self.reactor = self.internet.host("host", "203.0.113.1").reactor
-        self.alice = DatagramAttachment(self.reactor, ALICE, lambda packet: self.bob.send(packet))
-        self.bob = DatagramAttachment(self.reactor, BOB, lambda packet: self.alice.send(packet))
+        self.alice = DatagramAttachment(self.reactor, ALICE, self._to_bob)
+        self.bob = DatagramAttachment(self.reactor, BOB, self._to_alice)
+
+    def _to_bob(self, packet: Buffer, offload: Offload | None) -> None:
+        self.bob.send(packet, offload)
+
+    def _to_alice(self, packet: Buffer, offload: Offload | None) -> None:
+        self.alice.send(packet, offload)
 
 
 class SocketTests(DatagramTestCase):
@@ -185,7 +193,7 @@ class AttachmentTests(DatagramTestCase):
         self.assertTrue(verifyObject(IAttachmentProvider, provider))
         factory = provider.configure({}, self.reactor)
         self.assertTrue(verifyObject(IAttachmentFactory, factory))
-        opened = factory.open(ALICE, Path(), lambda packet: None, lambda problem: None)
+        opened = factory.open(ALICE, Path(), lambda packet, offload: None, lambda problem: None)
         self.assertTrue(verifyObject(IAttachment, self.successResultOf(opened)))
         found = [one.name for one in getPlugins(IAttachmentProvider, plugins)]
         self.assertIn("datagram", found)
@@ -203,8 +211,12 @@ class AttachmentTests(DatagramTestCase):
 
     def test_ping(self) -> None:
         """A kernel's ping is answered."""
-        sent: list[bytes] = []
-        attachment = DatagramAttachment(self.reactor, ALICE, sent.append)
+        sent: list[Buffer] = []
+
+        def send(packet: Buffer, offload: Offload | None) -> None:
+            sent.append(packet)
+
+        attachment = DatagramAttachment(self.reactor, ALICE, send)
         attachment.send(echo_request(b"\xc6\x12\x00\x0b", b"\xc6\x12\x00\x0a", 1, 2, b"payload"))
         self.assertTrue(parse_icmp(sent[0]).is_echo_reply)
 

@@ -14,6 +14,7 @@ from zope.interface.verify import verifyObject
 
 from ntmobile.errors import NTMobileError
 from ntmobile.plugins.tun_device import BURST, TunDevice
+from ntmobile.wire.offload import Offload
 
 
 @implementer(IReactorFDSet)
@@ -58,11 +59,11 @@ class DeviceTests(SynchronousTestCase):
         self.device = TunDevice(self.reactor, ours.detach(), self.receive, self.losses.append)
         self.addCleanup(self.device.close)
 
-    def receive(self, packet: bytes) -> None:
+    def receive(self, packet: memoryview, offload: Offload | None) -> None:
         """Take a packet as the client does."""
-        if packet == b"bad":
+        if bytes(packet) == b"bad":
             raise ValueError("no packet at all")
-        self.received.append(packet)
+        self.received.append(bytes(packet))
 
     def test_interface(self) -> None:
         """It is a reader of the reactor."""
@@ -129,8 +130,8 @@ class DeviceTests(SynchronousTestCase):
     def test_close_while_reading(self) -> None:
         """The client may close in the midst of a burst."""
 
-        def close(packet: bytes) -> Any:
-            self.received.append(packet)
+        def close(packet: memoryview, offload: Offload | None) -> Any:
+            self.received.append(bytes(packet))
             self.device.close()
 
         self.patch(self, "receive", close)

@@ -16,6 +16,8 @@ from zope.interface.verify import verifyObject
 from ntmobile.errors import ConfigurationError, NotPermittedHere
 from ntmobile.interfaces import IAttachment, VirtualAddresses
 from ntmobile.plugins.attach_fd import FdAttachmentFactory
+from ntmobile.wire.offload import Offload
+from ntmobile.wire.packet import Buffer
 from tests.attachments import LEFT, RIGHT, echo_reply, spawn
 from tests.test_attach_netns import NetnsTestCase
 
@@ -67,8 +69,8 @@ class FdTests(NetnsTestCase):
         descriptor, pinged = self.given()
         factory = FdAttachmentFactory(reactor, descriptor)
 
-        def answer(packet: bytes) -> None:
-            reply = echo_reply(packet)
+        def answer(packet: Buffer, offload: Offload | None) -> None:
+            reply = echo_reply(bytes(packet))
             if reply is not None:
                 attachment.send(reply)
 
@@ -92,7 +94,7 @@ class FdTests(NetnsTestCase):
         # An epoll reactor takes no /dev/null, and nothing is to be read here.
         self.patch(reactor, "addReader", lambda reader: None)
         attachment = await FdAttachmentFactory(reactor, descriptor).open(
-            LEFT, Path(), lambda packet: None, self.fail
+            LEFT, Path(), lambda packet, offload: None, self.fail
         )
         self.addCleanup(attachment.close)
         attachment.readdress(LEFT)

@@ -36,7 +36,7 @@ from zope.interface.verify import verifyObject
 async def main(reactor):
     section = {"name": "given0"} if "--name" in sys.argv else {}
     factory = TunProvider().configure(section, reactor)
-    answer = lambda packet: attachment.send(echo_reply(packet) or b"")
+    answer = lambda packet, offload: attachment.send(echo_reply(bytes(packet)) or b"")
     try:
         attachment = await factory.open(LEFT, Path(), answer, print)
     except NTMobileError as problem:

@@ -260,6 +260,7 @@ class AttackTests(LegCase):
         self.bind()
         signal = seal_relayed(KEYS[0], INDEX, 7, RelayTooBig(1316, 1232))
         self.assertEqual(Kind.RELAY_TOO_BIG, signal[0])
-        self.assertEqual(1232, self.leg.datagram_received(signal, V4, self.now))
+        told = self.leg.datagram_received(signal, V4, self.now)
+        self.assertEqual(RelayTooBig(1316, 1232), told)
         forged = seal_relayed(KEYS[1], INDEX, 7, RelayTooBig(1316, 1))
         self.assertRaises(AuthenticationError, self.leg.datagram_received, forged, V4, self.now)

@@ -9,13 +9,24 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import TestCase
 
 from ntmobile.client.sockets import ClientSockets
+from ntmobile.machines.effects import Address
+
+
+class Nobody:
+    """Is not interested in what comes."""
+
+    def run_received(self, data: memoryview, segment: int, source: Address) -> None:
+        """Take datagrams."""
+
+    def batch_ended(self) -> None:
+        """That was it."""
 
 
 class OpenTests(TestCase):
     """ClientSockets.open."""
 
     def setUp(self) -> None:
-        self.sockets = ClientSockets(reactor, lambda datagram, remote: None)
+        self.sockets = ClientSockets(reactor, Nobody())
         self.addCleanup(lambda: self.sockets.close())
 
     def test_port_in_use(self) -> None:
@@ -41,7 +52,7 @@ class PinTests(TestCase):
 
     def setUp(self) -> None:
         """Sockets, and a program to send to."""
-        self.sockets = ClientSockets(reactor, lambda datagram, remote: None)
+        self.sockets = ClientSockets(reactor, Nobody())
         self.addCleanup(lambda: self.sockets.close())
         self.sockets.open()
         self.other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

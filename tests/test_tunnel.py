@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines.constants import INNER_MTU, NARROW_PAYLOAD, QUEUE
+from ntmobile.machines.constants import INNER_MTU, NARROW_MTU, NARROW_PAYLOAD, QUEUE
 from ntmobile.machines.tunnel import unknown_hint
 from ntmobile.machines.tunnel_effects import Established, RoundTrip
 from ntmobile.wire.headers import Flag, Header, Kind
@@ -318,13 +318,13 @@ class NarrowTests(TunnelCase):
         a, b = net.pair()
         a.send(b"first")
         net.run(2.0)
-        self.assertTrue(a.open.active and a.open.active.wide)
+        self.assertEqual(INNER_MTU, a.open.active and a.open.active.mtu)
         a.mtu = b.mtu = 1280
-        for _ in range(300):
-            a.send(b"small")
+        for _ in range(30):
+            a.send(bytes(INNER_MTU - 40))
             b.send(b"small")
             net.run(0.1)
-        self.assertFalse(a.open.active and a.open.active.wide)
+        self.assertEqual(NARROW_MTU, a.open.active and a.open.active.mtu)
 
 
 class EndingTests(TunnelCase):

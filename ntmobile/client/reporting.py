@@ -7,6 +7,7 @@ from typing import Any
 
 from ntmobile.client.node import Node
 from ntmobile.errors import NTMobileError
+from ntmobile.machines.constants import INNER_MTU
 from ntmobile.machines.paths import Path
 from ntmobile.machines.tunnel import Tunnel
 
@@ -104,6 +105,7 @@ class Reporting:
             "keepalive": None if registration is None else registration.interval,
             "ports": {f"ipv{family}": port for family, port in node.traffic.sockets.ports.items()},
             "unsent": dict(node.traffic.sockets.failures),
+            "datagrams": node.traffic.sockets.kind,
         }
 
 
@@ -114,7 +116,8 @@ def _path(path: Path, tunnel: Tunnel) -> dict[str, Any]:
         "relay": path.relay,
         "state": path.state.value,
         "rtt_ms": None if path.rtt is None else round(path.rtt * 1000, 3),
-        "unsplit": path.wide,
+        "unsplit": path.mtu >= INNER_MTU,
+        "mtu": path.mtu,
         "active": path is tunnel.active,
     }
 

@@ -9,7 +9,7 @@ from typing import Final
 from attrs import frozen
 
 from ntmobile.client.account import Account
-from ntmobile.client.node import NodeSettings
+from ntmobile.client.node import DEVICE_MTU, NodeSettings
 from ntmobile.client.state import SETTINGS
 from ntmobile.errors import ConfigurationError, NotRegistered
 from ntmobile.plugins.section import Section
@@ -62,6 +62,7 @@ def load_settings(state: Path) -> DeviceSettings:
             keepalive=(shortest, longest),
             idle=top.seconds("idle", 300.0, low=10, high=86400),
             port=top.integer("port", 0, low=0, high=65535),
+            mtu=top.integer("mtu", DEVICE_MTU, low=1280, high=8936),
         ),
         top.plugin("attachment", "netns" if _LINUX else "datagram"),
         top.plugin("watch", "netlink" if _LINUX else "poll"),

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ntmobile.client.delivery import Delivery, Plain, Takes
 from ntmobile.client.sockets import ClientSockets
 from ntmobile.client.tracing import DatagramTrace
 from ntmobile.errors import MalformedMessage, NotPermittedHere
 from ntmobile.interfaces import VirtualAddresses
 from ntmobile.machines.correspondence import AskDirection, Correspondence, Of
-from ntmobile.machines.effects import Address, Transmit
+from ntmobile.machines.effects import Address, Transmit, TransmitRun
 from ntmobile.machines.shown import ShownAddresses
-from ntmobile.machines.tunnel_effects import Deliver
+from ntmobile.machines.tunnel_effects import Deliver, DeliverRun
 from ntmobile.plugins.attach_datagram import DatagramAttachment
 from ntmobile.protocols import trace
 from ntmobile.protocols.timing import MachineTimer
 from ntmobile.protocols.virtual_udp import VirtualSocket
+from ntmobile.wire.offload import Offload
+from ntmobile.wire.packet import Buffer
 
 
 class Traffic:
@@ -38,7 +41,7 @@ class Traffic:
         told: Callable[[Of], None],
         names: DatagramTrace,
     ) -> None:
-        self.sockets = ClientSockets(reactor, self.datagram_received)
+        self.sockets = ClientSockets(reactor, self)
         self._reactor = reactor
         self._correspondence = correspondence
         self._shown = shown
@@ -49,7 +52,8 @@ class Traffic:
         self._stopped = False
         self._attached = False
         self._datagrams: DatagramAttachment | None = None
-        self._deliver: Callable[[bytes], None] = lambda packet: None
+        self._delivery = Delivery(shown)
+        self._in_batch = False
         self._timer = MachineTimer(reactor, self._wake)
 
     def stop(self) -> None:
@@ -61,27 +65,33 @@ class Traffic:
     # -- applications' side
 
     def set_deliver(self, deliver: Callable[[bytes], None]) -> None:
-        """Where packets for the applications go: an attachment's ``send``."""
-        self._deliver = deliver
+        """Where packets for the applications go, whole and complete."""
+        self.set_taker(Plain(deliver))
+
+    def set_taker(self, taker: Takes) -> None:
+        """Where packets for the applications go: an attachment."""
+        self._delivery.taker = taker
         self._attached = True
 
-    def packet_from_application(self, packet: bytes) -> bool:
+    def packet_from_application(self, packet: Buffer, offload: Offload | None = None) -> bool:
         """An inner packet of an application.
 
         A correspondent that is known but has no tunnel now gets one; the packet waits in it.
 
+        :param offload: what is still to be done with it: cut it, complete its checksum.
         :return: whether the packet goes to a known correspondent.
         """
+        partial = offload is not None and offload.partial
         try:
-            found = self._shown.outbound(packet)
+            found = self._shown.outbound(packet, partial)
         except MalformedMessage:
             return False
         if found is None:
             return False
         peer, packet = found
         now = self._reactor.seconds()
-        if not self._correspondence.send(peer, packet, now):
-            self._correspondence.open(peer, packet, now)
+        if not self._correspondence.send(peer, packet, now, offload):
+            self._correspondence.open(peer, packet, now, offload)
         self.flush()
         return True
 
@@ -99,11 +109,11 @@ class Traffic:
                 )
             addresses = VirtualAddresses(str(self._shown.ipv6), str(self._shown.ipv4))
             self._datagrams = DatagramAttachment(self._reactor, addresses, self._packet)
-            self.set_deliver(self._datagrams.send)
+            self.set_taker(self._datagrams)
         return self._datagrams.listen(port, receive, refused)
 
-    def _packet(self, packet: bytes) -> None:
-        self.packet_from_application(packet)
+    def _packet(self, packet: Buffer, offload: Offload | None = None) -> None:
+        self.packet_from_application(packet, offload)
 
     # -- network's side
 
@@ -120,6 +130,24 @@ class Traffic:
             self._correspondence.datagram_received(datagram, remote, now)
         self.flush()
 
+    def run_received(self, data: memoryview, segment: int, remote: Address) -> None:
+        """Datagrams of one length that came together; valid only during the call."""
+        if self._stopped:
+            return
+        self._in_batch = True
+        if len(data) <= segment or data[0] & 0xF0 == 0x20 or trace.switch.on:
+            for at in range(0, len(data), segment):
+                self.datagram_received(bytes(data[at : at + segment]), remote)
+            return
+        now = self._reactor.seconds()
+        self._correspondence.run_received(data, segment, remote, now)
+        self.flush()
+
+    def batch_ended(self) -> None:
+        """No more runs in this moment: what was joined goes to the applications."""
+        self._in_batch = False
+        self._delivery.flush()
+
     def _wake(self, now: float) -> None:
         self._correspondence.handle_timer(now)
         self.flush()
@@ -134,14 +162,21 @@ class Traffic:
                             self._trace.sent(effect.datagram, effect.remote)
                         if not self.sockets.send(effect.datagram, effect.remote):
                             now = self._reactor.seconds()
-                            self._correspondence.too_big(effect.remote, now)
+                            size = len(effect.datagram)
+                            self._correspondence.too_big(effect.remote, size, now)
+                    case TransmitRun(data, segment, remote):
+                        if not self.sockets.send_run(data, segment, remote):
+                            now = self._reactor.seconds()
+                            self._correspondence.too_big(remote, segment, now)
                     case AskDirection():
                         self._ask(effect)
-                    case Of(peer, Deliver(packet)):
-                        shown = self._shown.inbound(peer, packet)
-                        if shown is not None:
-                            self._deliver(shown)
+                    case Of(peer, DeliverRun(packets, partial)):
+                        self._delivery.take(peer, packets, partial)
+                    case Of(peer, Deliver(packet, partial)):
+                        self._delivery.take(peer, (packet,), partial)
                     case Of():
                         self._told(effect)
+        if not self._in_batch:
+            self._delivery.flush()
         if not self._stopped:
             self._timer.set(self._correspondence.next_timer())

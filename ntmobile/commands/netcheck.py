@@ -33,6 +33,7 @@ def netcheck(state: Path, as_json: bool) -> None:
     answers = "answers" if found["udp"] else "does not answer"
     where = f" ({', '.join(found['coordinator'])})" if found["coordinator"] else ""
     fields.append(("UDP", f"the coordinator {answers}{where}"))
+    fields.append(("datagrams", found["datagrams"]))
     if found["keepalive"] is not None:
         fields.append(("keep-alive", f"every {found['keepalive']:.0f} s"))
     fields += [

@@ -6,7 +6,7 @@ from typing import Final
 
 from ntmobile.errors import AuthenticationError
 from ntmobile.machines.association import Association
-from ntmobile.machines.constants import HINT_INTERVAL
+from ntmobile.machines.constants import HINT_INTERVAL, SEALED
 from ntmobile.machines.effects import Address, Transmit
 from ntmobile.machines.opening import OpenDirection
 from ntmobile.machines.paths import Path, PathState
@@ -148,10 +148,10 @@ class Admission:
     ) -> None:
         if direction.leg is None:
             raise AuthenticationError("a relay's answer for a direction without relay")
-        if direction.leg.datagram_received(datagram, remote, now) is not None:
-            path = self._association.directions.relay_path(direction)
-            if path is not None:
-                path.narrow(now)  # R27: it did not fit the other leg
+        refused = direction.leg.datagram_received(datagram, remote, now)
+        path = self._association.directions.relay_path(direction)
+        if refused is not None and path is not None:  # R27: it did not fit the other leg
+            path.pmtu.refused(refused.size - SEALED, max(0, refused.limit - SEALED), now)
 
     # -- hints
 

@@ -60,6 +60,8 @@ class Association:
         self.refused: frozenset[str] = frozenset()
         self.random = random
         self.keepalive = keepalive
+        #: Bytes of the largest inner packet there is to send.
+        self.mtu = constants.INNER_MTU
         self.paths = PathSet()
         self.directions = Directions(self.paths, random, keepalive)
         self.sessions = SessionSet()
@@ -140,7 +142,7 @@ class Association:
             Established(session.direction, session.initiator, path, before is not None)
         )
         if session.initiator:
-            path.widen(now)
+            path.pmtu.search(self.mtu, now)
         for other in self.paths:
             other.ensure(now)
         self.confirm(now)
@@ -229,8 +231,8 @@ class Association:
             self.keep_alive(active, now)
             if active.due is None:
                 active.begin(now)
-        if active is not None and self.liveness.used > active.widened:
-            active.verify_width(now)
+        if active is not None:
+            active.pmtu.verify(now)
         for path, challenge in self.probing.due(now):
             if self.reachable(path.remote):
                 self.tell(path, challenge, now)
@@ -274,7 +276,7 @@ class Association:
         self.wanting.recovered()
         self.effects.append(PathChanged(path, reason))
         self.keep_alive(path, now)
-        path.widen(now)
+        path.pmtu.search(self.mtu, now)
 
     def _probe_others(self, now: float) -> None:
         """The active path is in doubt: find out at once which others work."""
@@ -350,8 +352,8 @@ class Association:
             times += [self.probing.next_timer(), self.paths.next_timer(now)]
             times.append(self._rekey_at(session, now))
             active = self.paths.active
-            if active is not None and active.wide and self.liveness.used > active.widened:
-                times.append(max(active.widened + constants.WIDE_CHECK, active.full_due or 0.0))
+            if active is not None:
+                times.append(active.pmtu.verify_at())
             if not self.keys_wanted:
                 times.append(session.expires - constants.RENEWAL_MARGIN)
             unanswered = self.liveness.unanswered

@@ -57,12 +57,12 @@ REPROBES: Final = 6
 PROBE_RETRY: Final = 0.1
 #: Longest wait between probes (ours).
 PROBE_RETRY_LIMIT: Final = 1.6
-#: Probes of full size until a path counts as narrow (R23; ours).
-WIDE_ATTEMPTS: Final = 3
-#: An active path that is wide is tried again for full size after so long (ours).
-WIDE_CHECK: Final = 10.0
-#: A path that is narrow is tried again for full size after so long (ours).
-WIDE_INTERVAL: Final = 60.0
+#: Rounds of challenges in which a path's MTU is searched, or found to hold no more (R23; ours).
+MTU_ATTEMPTS: Final = 3
+#: A path that carries less than it might is tried again after so long (ours).
+MTU_INTERVAL: Final = 60.0
+#: What a path carries is verified so often while large packets go over it (ours).
+MTU_VERIFY: Final = 1.0
 #: A path that failed is not preferred to a working one for so long; doubles up to the limit (ours).
 SHUN: Final = 1.0
 SHUN_LIMIT: Final = 60.0
@@ -116,11 +116,13 @@ BIND_ATTEMPTS: Final = 4
 
 # Sizes (R23)
 
-#: The inner MTU, which IPv6 requires.
+#: The least MTU of IPv6, and so of the virtual network.
 INNER_MTU: Final = 1280
 #: UDP payload that fits an outer IPv6 path of 1280 bytes.
 NARROW_PAYLOAD: Final = 1232
-#: UDP payload of a whole inner packet: header, packet, tag.
-WIDE_PAYLOAD: Final = 20 + INNER_MTU + 16
+#: Bytes of the header and tag around an inner packet.
+SEALED: Final = 20 + 16
+#: The largest inner packet that fits where nothing is known of a path.
+NARROW_MTU: Final = NARROW_PAYLOAD - SEALED
 #: Inner packets queued until there is a session (ours).
 QUEUE: Final = 64

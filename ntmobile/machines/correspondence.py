@@ -9,12 +9,14 @@ from typing import Final, TypeAlias
 
 from attrs import define, field, frozen
 
+from ntmobile.machines.constants import INNER_MTU
 from ntmobile.machines.early import EarlyRequests
-from ntmobile.machines.effects import Address, Transmit
+from ntmobile.machines.effects import Address, Transmit, TransmitRun
 from ntmobile.machines.rate import RateLimiter
 from ntmobile.machines.tunnel import LocalIdentity, Tunnel, unknown_hint
 from ntmobile.machines.tunnel_effects import (
     Deliver,
+    DeliverRun,
     DirectionWanted,
     Doubted,
     Ended,
@@ -24,6 +26,8 @@ from ntmobile.machines.tunnel_effects import (
 )
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.messages.realtime import Purpose, RouteDirection
+from ntmobile.wire.offload import Offload
+from ntmobile.wire.packet import Buffer
 
 #: Tunnels at once; the one used least recently ends for a new one.
 CAPACITY: Final = 4096
@@ -45,10 +49,10 @@ class Of:
     """An effect of the tunnel with a peer."""
 
     peer: str
-    effect: Deliver | Established | PathChanged | Doubted | Ended | RoundTrip
+    effect: Deliver | DeliverRun | Established | PathChanged | Doubted | Ended | RoundTrip
 
 
-Effect: TypeAlias = Transmit | AskDirection | Of
+Effect: TypeAlias = Transmit | TransmitRun | AskDirection | Of
 
 
 @define
@@ -57,6 +61,7 @@ class Correspondence:
 
     :ivar local: who we are. :ivar addresses: own addresses, given to each tunnel.
     :ivar gateways: hosts that are never probed (R17).
+    :ivar mtu: bytes of the largest inner packet that applications send.
     :ivar strays: datagrams of no tunnel.
     """
 
@@ -66,6 +71,7 @@ class Correspondence:
     keepalive: float = 20.0
     addresses: tuple[Address, ...] = ()
     gateways: tuple[str, ...] = ()
+    mtu: int = INNER_MTU
     hints: RateLimiter = field(factory=lambda: RateLimiter(rate=1, burst=2, capacity=1000))
     strays: int = field(default=0, init=False)
     _early: EarlyRequests = field(factory=EarlyRequests, init=False)
@@ -124,6 +130,7 @@ class Correspondence:
             random=self._random,
             idle=self.idle,
             keepalive=self.keepalive,
+            mtu=self.mtu,
         )
         self._tunnels[peer] = tunnel
         return tunnel
@@ -137,6 +144,16 @@ class Correspondence:
         tunnel.datagram_received(datagram, remote, now)
         self._settle(tunnel, now)
 
+    def run_received(self, data: memoryview, segment: int, remote: Address, now: float) -> None:
+        """Datagrams of one length after another, the last perhaps shorter; of any tunnels."""
+        tunnel = self._indices.get(bytes(data[_INDEX]))
+        if tunnel is not None:
+            tunnel.run_received(data, segment, remote, now)
+            self._settle(tunnel, now)
+            return
+        for at in range(0, len(data), segment):
+            self.datagram_received(bytes(data[at : at + segment]), remote, now)
+
     def _stray(self, datagram: bytes, remote: Address, now: float) -> None:
         """A datagram of no tunnel here.
 
@@ -148,20 +165,20 @@ class Correspondence:
         if hint is not None and self.hints.allow(remote, now):
             self._effects.append(Transmit(hint, remote))
 
-    def send(self, peer: str, packet: bytes, now: float) -> bool:
+    def send(self, peer: str, packet: Buffer, now: float, offload: Offload | None = None) -> bool:
         """An inner packet for a device; ``False`` if there is no tunnel with it."""
         tunnel = self._tunnels.get(peer)
         if tunnel is None:
             return False
-        tunnel.send(packet, now)
+        tunnel.send(packet, now, offload)
         self._settle(tunnel, now)
         return True
 
-    def open(self, peer: str, packet: bytes, now: float) -> None:
+    def open(self, peer: str, packet: Buffer, now: float, offload: Offload | None = None) -> None:
         """Begin a tunnel with a known device; the packet waits in it for the direction."""
         tunnel = self._new(peer, now)
         self._effects.append(AskDirection(peer, Purpose.NEW, ()))
-        tunnel.send(packet, now)
+        tunnel.send(packet, now, offload)
         self._settle(tunnel, now)
 
     def ping(self, peer: str, sequence: int, now: float) -> bool:
@@ -199,11 +216,11 @@ class Correspondence:
             tunnel.end(reason, now)
             self._settle(tunnel, now)
 
-    def too_big(self, remote: Address, now: float) -> None:
-        """The system refused a datagram to this address for its size (R23)."""
+    def too_big(self, remote: Address, size: int, now: float) -> None:
+        """The system refused a datagram of ``size`` bytes to this address (R23)."""
         for tunnel in tuple(self._tunnels.values()):
             if any(path.remote == remote for path in tunnel.paths):
-                tunnel.too_big(remote, now)
+                tunnel.too_big(remote, size, now)
                 self._settle(tunnel, now)
 
     def handle_timer(self, now: float) -> None:
@@ -231,7 +248,7 @@ class Correspondence:
         peer = tunnel.peer
         ended = False
         for effect in tunnel.effects():
-            if isinstance(effect, Transmit):
+            if isinstance(effect, Transmit | TransmitRun):
                 self._effects.append(effect)
             elif isinstance(effect, DirectionWanted):
                 self._effects.append(AskDirection(peer, effect.purpose, effect.avoid))

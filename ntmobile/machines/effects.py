@@ -16,3 +16,15 @@ class Transmit:
 
     datagram: bytes
     remote: Address
+
+
+@frozen(slots=True)
+class TransmitRun:
+    """Send datagrams that lie one after another in a buffer.
+
+    :ivar segment: bytes of each of them; the last may be shorter.
+    """
+
+    data: bytearray
+    segment: int
+    remote: Address

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -9,7 +10,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ntmobile.machines.constants import EPOCH_OVERLAP
 from ntmobile.machines.noise import Secrets
-from ntmobile.wire.headers import HEADER, HEADER_SIZE, Flag, Kind
+from ntmobile.wire.headers import HEADER, HEADER_SIZE, TAG_SIZE, Flag, Kind
+from ntmobile.wire.packet import Buffer
 from ntmobile.wire.replay import ReplayWindow
 from ntmobile.wire.sealing import COUNTER_LIMIT, derive
 
@@ -18,6 +20,7 @@ EPOCHS: Final = 4
 _DATA: Final = int(Kind.TUNNEL_DATA)
 _EPOCH: Final = int(Flag.EPOCH)
 _ZEROS: Final = bytes(4)
+_NONCE: Final = struct.Struct("!IQ")
 
 
 class Epoch:
@@ -57,12 +60,48 @@ class Epoch:
         self._sealing = AESGCM(secrets.sending)
         self._opening = AESGCM(secrets.receiving)
 
-    def seal(self, flags: int, index: bytes, plaintext: bytes) -> bytes:
+    def seal(self, flags: int, index: bytes, plaintext: Buffer) -> bytes:
         """A whole TUNNEL_DATA datagram under the next counter."""
         counter = self.counter
         self.counter = counter + 1
         head = HEADER.pack(_DATA, flags | self.bits, 0, index, counter)
         return head + self._sealing.encrypt(_ZEROS + head[12:], plaintext, head)
+
+    def seal_into(self, run: memoryview, at: int, size: int, flags: int, index: bytes) -> None:
+        """Seal an inner packet of ``size`` bytes where it stands: 20 bytes behind ``at``.
+
+        The header is written before it and the tag behind it.
+        """
+        counter = self.counter
+        self.counter = counter + 1
+        body = at + HEADER_SIZE
+        HEADER.pack_into(run, at, _DATA, flags | self.bits, 0, index, counter)
+        self._sealing.encrypt_into(
+            _NONCE.pack(0, counter),
+            run[body : body + size],
+            run[at:body],
+            run[body : body + size + TAG_SIZE],
+        )
+
+    def open_into(
+        self, run: memoryview, at: int, size: int, counter: int, plain: memoryview
+    ) -> bool:
+        """Open the datagram of ``size`` bytes at ``at`` into the same place of another buffer.
+
+        The caller looks after the window: before for a replay, afterwards to mark the counter.
+
+        :return: whether it is authentic.
+        """
+        if counter >= COUNTER_LIMIT:
+            return False
+        body, end = at + HEADER_SIZE, at + size
+        try:
+            self._opening.decrypt_into(
+                _NONCE.pack(0, counter), run[body:end], run[at:body], plain[body : end - TAG_SIZE]
+            )
+        except (InvalidTag, ValueError):
+            return False
+        return True
 
     def open(self, datagram: bytes, counter: int) -> bytes | None:
         """The plaintext of a datagram whose header has this counter.

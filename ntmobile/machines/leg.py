@@ -121,8 +121,8 @@ class RelayLeg:
         self.status = LegStatus.BINDING
         self._ask(now, b"", keepalive=False, wait=BIND_RETRY)
 
-    def datagram_received(self, datagram: bytes, remote: Address, now: float) -> int | None:
-        """A RELAY_RESPONSE or RELAY_TOO_BIG; of the latter, the bytes that fit (0: unknown).
+    def datagram_received(self, datagram: bytes, remote: Address, now: float) -> RelayTooBig | None:
+        """A RELAY_RESPONSE or RELAY_TOO_BIG; the latter is returned.
 
         :raises AuthenticationError: it is not the RS's, or answers nothing we asked.
         :raises MalformedMessage: it is no such datagram.
@@ -131,7 +131,7 @@ class RelayLeg:
         if remote not in self._targets and remote != self.remote:
             raise AuthenticationError("a relay message from an address that is not the relay's")
         if isinstance(message, RelayTooBig):
-            return message.limit
+            return message
         if not isinstance(message, RelayTunnelResponse):
             raise MalformedMessage("a relay message that only a client sends")
         self._answered(header, message, remote, now)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
+from typing import Final
 
 from attrs import define, field
 
@@ -25,11 +26,12 @@ from ntmobile.machines.constants import (
     SHUN,
     SHUN_LIMIT,
     TRIAL,
-    WIDE_ATTEMPTS,
-    WIDE_CHECK,
-    WIDE_INTERVAL,
 )
 from ntmobile.machines.effects import Address
+from ntmobile.machines.path_mtu import PathMtu
+
+#: Probes of a path whose answers are still known.
+REMEMBERED: Final = 64
 
 
 class PathState(Enum):
@@ -44,7 +46,7 @@ class PathState(Enum):
 @define
 class _Probe:
     sent: float
-    full: bool
+    size: int
 
 
 @define(eq=False)
@@ -57,13 +59,12 @@ class Path:
         that came are sent (R21).
     :ivar granted: probes that may still be sent to it, should it never answer (R17).
     :ivar rtt: smoothed seconds, None before the first answer.
-    :ivar wide: a datagram of full size went through (R23).
+    :ivar pmtu: what is known of its MTU (R23).
     :ivar proven: when a challenge last came back. :ivar suspected: since when that is not enough.
     :ivar heard: when an authentic datagram last came on it.
-    :ivar failed: when a series last went unanswered. :ivar widened: when full size was last tried.
+    :ivar failed: when a series last went unanswered.
     :ivar received: :ivar sent: bytes, counted while it is limited.
     :ivar failures: times it failed. :ivar shunned: until when it is not preferred for that.
-    :ivar full_due: when the next probe of full size goes out.
     :ivar due: when the next probe of the running series goes out, or the series ends.
     """
 
@@ -74,20 +75,17 @@ class Path:
     granted: int = field(default=PROBES, repr=False)
     state: PathState = PathState.UNKNOWN
     rtt: float | None = None
-    wide: bool = False
+    pmtu: PathMtu = field(factory=PathMtu, repr=False)
     proven: float | None = None
     suspected: float = field(default=0.0, repr=False)
     heard: float | None = None
     due: float | None = field(default=None, repr=False)
-    full_due: float | None = field(default=None, repr=False)
     received: int = field(default=0, repr=False)
     sent: int = field(default=0, repr=False)
     failed: float = field(default=float("-inf"), repr=False)
     failures: int = 0
     shunned: float = field(default=0.0, repr=False)
-    widened: float = field(default=float("-inf"), repr=False)
     _left: int = field(default=0, repr=False)
-    _full_left: int = field(default=0, repr=False)
     _wait: float = field(default=PROBE_RETRY, repr=False)
     _began: float = field(default=0.0, repr=False)
     _first: bool = field(default=True, repr=False)
@@ -97,6 +95,11 @@ class Path:
     def kind(self) -> str:
         """``direct`` or ``relay``."""
         return "direct" if self.relay is None else "relay"
+
+    @property
+    def mtu(self) -> int:
+        """Bytes of the largest inner packet that goes through whole (R23)."""
+        return self.pmtu.value
 
     @property
     def patience(self) -> float:
@@ -146,33 +149,17 @@ class Path:
             self.state = PathState.PROBING
         self.begin(now)
 
-    def widen(self, now: float) -> None:
-        """Find out whether datagrams of full size go through: at once, unless it was just tried."""
-        if not self.wide and now >= self.widened + WIDE_INTERVAL:
-            self.full_due, self._full_left, self.widened = now, WIDE_ATTEMPTS, now
-
-    def verify_width(self, now: float) -> None:
-        """Find out now and then whether datagrams of full size still go through."""
-        if self.wide and self.full_due is None and now >= self.widened + WIDE_CHECK:
-            self.full_due, self._full_left, self.widened = now, WIDE_ATTEMPTS, now
-
-    def narrow(self, now: float) -> None:
-        """A datagram did not fit: split from now on, and see again after a while (R23, R27)."""
-        self.wide, self.full_due, self.widened = False, None, now
-
     def moved(self, now: float) -> None:
         """The own network is another: nothing that was known of the path counts any more."""
-        self.wide, self.full_due, self.widened = False, None, float("-inf")
+        self.pmtu.forget()
         self.suspect(now)
 
-    def probed(self, token: bytes, now: float, *, full: bool = False) -> None:
-        """A probe goes out."""
-        self._probes[token] = _Probe(now, full)
-        while len(self._probes) > 2 * REPROBES:
+    def probed(self, token: bytes, now: float, *, size: int = 0) -> None:
+        """A probe goes out; one of some ``size`` is for the MTU and says nothing when lost."""
+        self._probes[token] = _Probe(now, size)
+        while len(self._probes) > REMEMBERED:
             del self._probes[next(iter(self._probes))]
-        if full:
-            self._full_left -= 1
-            self.full_due = now + 2 * self.patience
+        if size:
             return
         if not self._first and self.state is PathState.VALID:
             self.state, self.suspected = PathState.PROBING, self._began
@@ -185,13 +172,6 @@ class Path:
     def exhausted(self) -> bool:
         """Whether the running series has no probe left."""
         return self._left <= 0
-
-    def full_exhausted(self) -> bool:
-        """Whether probes of full size went unanswered; the path then counts as narrow."""
-        if self._full_left > 0:
-            return False
-        self.full_due, self.wide = None, False
-        return True
 
     def fail(self, now: float) -> None:
         """The series went unanswered."""
@@ -210,8 +190,8 @@ class Path:
             return False
         self.sampled(now - probe.sent)
         self.prove(now)
-        if probe.full:
-            self.wide, self.full_due = True, None
+        if probe.size:
+            self.pmtu.echoed(probe.size)
         return True
 
     def sampled(self, seconds: float) -> None:

@@ -1,7 +1,7 @@
 """Probes of a tunnel's paths: challenges, their echoes, and when which path is probed (R17, R21).
 
-Challenges are padded so that no answer is larger, or to the size of a whole inner packet, which
-proves that such packets need not be split (R23). An answer may be a challenge itself, so that both
+Challenges are padded so that no answer is larger, or to the size of an inner packet, which proves
+that such packets go through whole (R23). An answer may be a challenge itself, so that both
 sides have proven the path after one and a half round trips.
 """
 
@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from ntmobile.machines.constants import INNER_MTU, RECOVERY, REVIVAL
+from ntmobile.machines.constants import RECOVERY, REVIVAL
 from ntmobile.machines.paths import Path, PathSet, PathState
 from ntmobile.wire.codec import encode
 from ntmobile.wire.headers import HEADER_SIZE, TAG_SIZE
@@ -58,18 +58,17 @@ class Probing:
                         self._paths.remove(path)
                 else:
                     result.append((path, self.challenge(path, now)))
-            full = path.full_due is not None and now >= path.full_due
-            if full and not path.full_exhausted():
-                result.append((path, self.challenge(path, now, full=True)))
+            sizes = path.pmtu.sizes(now, path.patience)
+            result += [(path, self.challenge(path, now, size=size)) for size in sizes]
         return result
 
     def challenge(
-        self, path: Path, now: float, *, answer: bytes = b"", full: bool = False
+        self, path: Path, now: float, *, answer: bytes = b"", size: int = 0
     ) -> PathChallenge:
-        """A challenge for this path, which must go out now."""
+        """A challenge for this path, which must go out now; of a size, to find its MTU."""
         token = self._random(_TOKEN)
-        path.probed(token, now, full=full)
-        return padded(PathChallenge(token, answer), INNER_MTU if full else SMALL)
+        path.probed(token, now, size=size)
+        return padded(PathChallenge(token, answer), size or SMALL)
 
     def answer(self, path: Path, token: bytes, now: float) -> PathChallenge | PathResponse:
         """What to answer to a challenge that came on this path; never more than it."""
@@ -102,7 +101,7 @@ class Probing:
         """When :meth:`due` has something."""
         result: float | None = None
         for path in self._paths:
-            for due in (path.due, path.full_due, self._refreshed(path)):
+            for due in (path.due, path.pmtu.due, self._refreshed(path)):
                 if due is not None and (result is None or due < result):
                     result = due
         return result

@@ -18,6 +18,7 @@ from ntmobile.errors import CertificateError, MalformedMessage, QuotaExceeded
 from ntmobile.machines.candidates import is_private
 from ntmobile.wire import virtual
 from ntmobile.wire.certificates import DeviceCertificate
+from ntmobile.wire.packet import Buffer
 from ntmobile.wire.readdressing import rewrite
 
 #: Correspondents remembered beyond the life of their tunnels.
@@ -142,31 +143,33 @@ class ShownAddresses:
         """Who is shown under an address of 4 or 16 bytes."""
         return self._by_address.get(packed)
 
-    def outbound(self, packet: bytes) -> tuple[str, bytes] | None:
+    def outbound(self, packet: Buffer, partial: bool = False) -> tuple[str, Buffer] | None:
         """A packet of an application: to whom, and as the correspondent knows itself.
 
         None where it goes to nobody we know. :raises MalformedMessage: it is no packet.
+
+        :param partial: its checksum covers the pseudo header only.
         """
         if len(packet) >= 40 and packet[0] >> 4 == 6:
-            shown = self._by_address.get(packet[24:40])
+            shown = self._by_address.get(bytes(packet[24:40]))
             return None if shown is None else (shown.fqdn, packet)
         if len(packet) >= 20 and packet[0] >> 4 == 4:
-            shown = self._by_address.get(packet[16:20])
+            shown = self._by_address.get(bytes(packet[16:20]))
             if shown is None:
                 return None
             if shown.ipv4 != shown.certified:
-                packet = rewrite(packet, destination=shown.certified.packed)
+                packet = rewrite(packet, destination=shown.certified.packed, partial=partial)
             return shown.fqdn, packet
         raise MalformedMessage("not an IP packet")
 
-    def inbound(self, fqdn: str, packet: bytes) -> bytes | None:
+    def inbound(self, fqdn: str, packet: Buffer, partial: bool = False) -> Buffer | None:
         """A correspondent's packet, as applications shall see it; None where it cannot be shown."""
         shown = self._by_name.get(fqdn)
         if shown is None:
             return None
         if packet[:1] and packet[0] >> 4 == 4 and shown.ipv4 != shown.certified:
             try:
-                return rewrite(packet, source=shown.ipv4.packed)
+                return rewrite(packet, source=shown.ipv4.packed, partial=partial)
             except MalformedMessage:
                 return None
         return packet

@@ -22,8 +22,8 @@ from ntmobile.wire.messages.tunnel import (
     TunnelKeepAlive,
 )
 
-#: Largest encoded control message: a challenge of full size.
-_LIMIT: Final = 2048
+#: Largest encoded control message: a challenge of a jumbo frame's size.
+_LIMIT: Final = 9216
 #: Echo requests of ours that may be open.
 _PINGS: Final = 64
 
@@ -81,7 +81,7 @@ class Control:
             self._association.drops["echo of no challenge"] += 1
             return
         if anew:
-            path.widen(now)
+            path.pmtu.search(self._association.mtu, now)
             self._association.offer(path, now)
 
     def _offered(self, message: PathOffer, path: Path, now: float) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import frozen
 
-from ntmobile.machines.effects import Transmit
+from ntmobile.machines.effects import Transmit, TransmitRun
 from ntmobile.wire.messages.realtime import Purpose
 
 if TYPE_CHECKING:
@@ -15,9 +15,22 @@ if TYPE_CHECKING:
 
 @frozen(slots=True)
 class Deliver:
-    """An inner packet of the correspondent: authentic, of its certified address, to ours (R22)."""
+    """An inner packet of the correspondent: authentic, of its certified address, to ours (R22).
+
+    :ivar partial: its checksum is still that of the pseudo header; see
+        :mod:`ntmobile.wire.offload`.
+    """
 
     packet: bytes
+    partial: bool = False
+
+
+@frozen(slots=True)
+class DeliverRun:
+    """Inner packets that came in one run, as :class:`Deliver`, in order; all of one kind."""
+
+    packets: list[memoryview]
+    partial: bool
 
 
 @frozen(slots=True)
@@ -77,5 +90,14 @@ class RoundTrip:
 
 
 Effect: TypeAlias = (
-    Transmit | Deliver | Established | PathChanged | Doubted | Ended | DirectionWanted | RoundTrip
+    Transmit
+    | TransmitRun
+    | Deliver
+    | DeliverRun
+    | Established
+    | PathChanged
+    | Doubted
+    | Ended
+    | DirectionWanted
+    | RoundTrip
 )

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -38,7 +38,8 @@ from ntmobile.interfaces import (
 from ntmobile.machines.datagrams import Arrived, DatagramStack, Emit, Refused
 from ntmobile.plugins.section import reject_unknown
 from ntmobile.protocols.virtual_udp import Receive, VirtualSocket, VirtualUDPPort
-from ntmobile.wire.packet import parse
+from ntmobile.wire.offload import Offload
+from ntmobile.wire.packet import Buffer, parse
 
 
 @implementer(IAttachment)
@@ -54,7 +55,7 @@ class DatagramAttachment:
         self,
         reactor: IReactorTime,
         addresses: VirtualAddresses,
-        receive: Callable[[bytes], None],
+        receive: Callable[[Buffer, Offload | None], object],
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.traffic = AttachmentTraffic()
@@ -86,13 +87,19 @@ class DatagramAttachment:
         listening.startListening()
         return listening
 
-    def send(self, packet: bytes) -> None:
+    offload = False
+
+    def send_parts(self, parts: Sequence[Buffer], offload: Offload | None) -> None:
         """See :class:`~ntmobile.interfaces.IAttachment`."""
+        self.send(b"".join(parts), offload)
+
+    def send(self, packet: Buffer, offload: Offload | None = None) -> None:
+        """See :class:`~ntmobile.interfaces.IAttachment`; nothing may be left to be done with it."""
         if self._closed:
             self.traffic.dropped += 1
             return
         before = self._stack.dropped
-        effects = self._stack.received(packet, self._reactor.seconds())
+        effects = self._stack.received(bytes(packet), self._reactor.seconds())
         self.traffic.dropped += self._stack.dropped - before
         for effect in effects:
             if isinstance(effect, Emit):
@@ -112,7 +119,7 @@ class DatagramAttachment:
                 self._reactor.callLater(0, self.send, emit.packet)
             else:
                 self.traffic.from_applications += 1
-                self._receive(emit.packet)
+                self._receive(emit.packet, None)
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """See :class:`~ntmobile.interfaces.IAttachment`."""
@@ -156,7 +163,7 @@ class DatagramAttachmentFactory:
         self,
         addresses: VirtualAddresses,
         state: Path,
-        receive: Callable[[bytes], None],
+        receive: Callable[[Buffer, Offload | None], object],
         lost: Callable[[NTMobileError], None],
     ) -> Deferred[IAttachment]:
         """See :class:`~ntmobile.interfaces.IAttachmentFactory`; the state directory is not used."""

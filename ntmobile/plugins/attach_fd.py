@@ -30,19 +30,18 @@ from zope.interface import implementer
 
 from ntmobile.errors import ConfigurationError, NotPermittedHere
 from ntmobile.interfaces import (
-    AttachmentTraffic,
     IAttachment,
     IAttachmentFactory,
     IAttachmentProvider,
     VirtualAddresses,
 )
-from ntmobile.plugins.attach_interface import Lost, Receive
+from ntmobile.plugins.attach_device import DeviceAttachment, Lost, Receive
 from ntmobile.plugins.section import reject_unknown
 from ntmobile.plugins.tun_device import TunDevice
 
 
 @implementer(IAttachment)
-class FdAttachment:
+class FdAttachment(DeviceAttachment):
     """Carries packets over a copy of the caller's descriptor."""
 
     def __init__(
@@ -60,16 +59,7 @@ class FdAttachment:
         except OSError as problem:
             raise ConfigurationError(f"descriptor {descriptor}: {problem.strerror}") from problem
         self._addresses = addresses
-        self._device = TunDevice(reactor, own, receive, lost)
-
-    @property
-    def traffic(self) -> AttachmentTraffic:
-        """See :class:`~ntmobile.interfaces.IAttachment`."""
-        return self._device.traffic
-
-    def send(self, packet: bytes) -> None:
-        """See :class:`~ntmobile.interfaces.IAttachment`."""
-        self._device.send(packet)
+        super().__init__(TunDevice(reactor, own, receive, lost))
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """See :class:`~ntmobile.interfaces.IAttachment`: the caller's system routes any socket."""

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
-from ntmobile.errors import NTMobileError
-from ntmobile.interfaces import AttachmentTraffic, VirtualAddresses
+from ntmobile.interfaces import VirtualAddresses
+from ntmobile.plugins.attach_device import DeviceAttachment
 from ntmobile.plugins.tun_device import TunDevice
-
-Receive = Callable[[bytes], None]
-Lost = Callable[[NTMobileError], None]
 
 
 class SetInterface(Protocol):
@@ -20,8 +16,8 @@ class SetInterface(Protocol):
         """Do it, or raise :class:`~ntmobile.errors.NTMobileError`."""
 
 
-class InterfaceAttachment:
-    """The part of an :class:`~ntmobile.interfaces.IAttachment` that is the same for all of them.
+class InterfaceAttachment(DeviceAttachment):
+    """The part of an :class:`~ntmobile.interfaces.IAttachment` that sets an interface.
 
     :param device: reads and writes the packets.
     :param configure: sets the interface; used at once.
@@ -35,20 +31,11 @@ class InterfaceAttachment:
         addresses: VirtualAddresses,
         routes: tuple[str, ...],
     ) -> None:
-        self._device = device
+        super().__init__(device)
         self._configure = configure
         self._addresses = addresses
         self._routes = list(routes)
         self._apply()
-
-    @property
-    def traffic(self) -> AttachmentTraffic:
-        """See :class:`~ntmobile.interfaces.IAttachment`."""
-        return self._device.traffic
-
-    def send(self, packet: bytes) -> None:
-        """See :class:`~ntmobile.interfaces.IAttachment`."""
-        self._device.send(packet)
 
     def readdress(self, addresses: VirtualAddresses) -> None:
         """See :class:`~ntmobile.interfaces.IAttachment`."""

@@ -33,7 +33,8 @@ from ntmobile.interfaces import (
     IAttachmentProvider,
     VirtualAddresses,
 )
-from ntmobile.plugins.attach_interface import InterfaceAttachment, Lost, Receive
+from ntmobile.plugins.attach_device import Lost, Receive
+from ntmobile.plugins.attach_interface import InterfaceAttachment
 from ntmobile.plugins.attach_options import parse_routes
 from ntmobile.plugins.netns.channel import Channel, ChannelLost, Message
 from ntmobile.plugins.netns.spawn import start

@@ -33,7 +33,8 @@ from ntmobile.interfaces import (
     VirtualAddresses,
 )
 from ntmobile.plugins import linux
-from ntmobile.plugins.attach_interface import InterfaceAttachment, Lost, Receive
+from ntmobile.plugins.attach_device import Lost, Receive
+from ntmobile.plugins.attach_interface import InterfaceAttachment
 from ntmobile.plugins.attach_options import parse_routes
 from ntmobile.plugins.section import reject_unknown
 from ntmobile.plugins.tun_device import TunDevice

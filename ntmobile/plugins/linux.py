@@ -26,9 +26,16 @@ MS_REC: Final = 0x4000
 MS_SLAVE: Final = 0x80000
 MNT_DETACH: Final = 2
 
-#: One packet a read, without the four bytes of packet information before it.
-TUN_FLAGS: Final = 0x0001 | 0x1000  # IFF_TUN | IFF_NO_PI
+#: One packet a read: no packet information before it, but what is left to be done with it.
+TUN_FLAGS: Final = 0x0001 | 0x1000 | 0x4000  # IFF_TUN | IFF_NO_PI | IFF_VNET_HDR
+_IFF_VNET_HDR: Final = 0x4000
 _TUNSETIFF: Final = 0x400454CA
+_TUNSETOFFLOAD: Final = 0x400454D0
+_TUNGETIFF: Final = 0x800454D2
+_TUNSETVNETHDRSZ: Final = 0x400454D8
+#: What a device may leave to us, the most first: checksums; segments of TCP over IPv4 and IPv6,
+#: with ECN; and since Linux 6.2 of UDP (TUN_F_CSUM, _TSO4, _TSO6, _TSO_ECN, _USO4, _USO6).
+_OFFLOADS: Final = (0x6F, 0x0F)
 _IFREQ: Final = struct.Struct("16sH22x")
 
 _PR_CAP_AMBIENT: Final = 47
@@ -86,6 +93,29 @@ def open_tun(name: str, flags: int = TUN_FLAGS) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def offload_tun(descriptor: int, header: int) -> bool:
+    """Have a TUN device leave cutting and checksums to us, and take what is joined.
+
+    :param header: bytes of the header before each packet, if there is one.
+    :return: whether there is; ``False`` for a device made without, or what is no TUN device.
+    """
+    asked = bytearray(_IFREQ.size)
+    try:
+        fcntl.ioctl(descriptor, _TUNGETIFF, asked)
+        if not _IFREQ.unpack(asked)[1] & _IFF_VNET_HDR:
+            return False
+        fcntl.ioctl(descriptor, _TUNSETVNETHDRSZ, struct.pack("=i", header))
+    except OSError:
+        return False
+    for offload in _OFFLOADS:
+        try:
+            fcntl.ioctl(descriptor, _TUNSETOFFLOAD, offload)
+        except OSError:
+            continue
+        break
+    return True
 
 
 def _check(result: int, call: str, path: str | None = None) -> None:

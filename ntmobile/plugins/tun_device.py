@@ -1,11 +1,15 @@
-"""The reactor's side of a TUN device: packets to and from applications."""
+"""The reactor's side of a TUN device: packets to and from applications.
+
+A device with ``IFF_VNET_HDR`` hands over up to 64 KiB at a time, to be cut by whoever sends it on,
+and takes as much; see :mod:`ntmobile.wire.offload`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -15,13 +19,19 @@ from zope.interface import implementer
 
 from ntmobile.errors import NTMobileError
 from ntmobile.interfaces import AttachmentTraffic
+from ntmobile.plugins.linux import offload_tun
+from ntmobile.wire.offload import VIRTIO_SIZE, Offload, pack_virtio, parse_virtio
+from ntmobile.wire.packet import Buffer
 
 log = Logger()
 
-#: Packets read in one wake-up; then others have their turn.
+#: Packets, and bytes, read in one wake-up; then others have their turn.
 BURST: Final = 64
+BURST_BYTES: Final = 256 << 10
 #: The longest packet a device can hand over.
 _LARGEST: Final = 65535
+
+Receive = Callable[[memoryview, Offload | None], object]
 
 #: Writing failed for now or for this packet; the device lives.
 _PASSING: Final = (errno.EAGAIN, errno.EINVAL, errno.EIO, errno.ENOBUFS, errno.ENOMEM)
@@ -32,15 +42,17 @@ class TunDevice:
     """Reads a TUN descriptor (one packet a read, no packet information) through the reactor.
 
     :param descriptor: becomes this object's, to be closed by it; made non-blocking.
-    :param receive: called with each packet that an application sent.
+    :param receive: called with each packet that an application sent, valid only during the call,
+        and what is left to be done with it.
     :param lost: called once if the device goes away by itself.
+    :ivar offload: whether it takes packets of which something is left to be done.
     """
 
     def __init__(
         self,
         reactor: IReactorFDSet,
         descriptor: int,
-        receive: Callable[[bytes], None],
+        receive: Receive,
         lost: Callable[[NTMobileError], None],
     ) -> None:
         self.traffic = AttachmentTraffic()
@@ -49,12 +61,22 @@ class TunDevice:
         self._receive = receive
         self._lost = lost
         os.set_blocking(descriptor, False)
+        self.offload = offload_tun(descriptor, VIRTIO_SIZE)
+        self._before = VIRTIO_SIZE if self.offload else 0
+        self._buffer = bytearray(self._before + _LARGEST)
+        self._view = memoryview(self._buffer)
         reactor.addReader(self)
 
-    def send(self, packet: bytes) -> None:
+    def send(self, packet: Buffer, offload: Offload | None = None) -> None:
         """Hand one packet to the kernel; what it does not take is dropped and counted."""
+        self.send_parts((packet,), offload)
+
+    def send_parts(self, parts: Sequence[Buffer], offload: Offload | None) -> None:
+        """Hand over a packet in parts, of which the first holds all headers."""
+        if self._before:
+            parts = (pack_virtio(offload, parts[0]), *parts)
         try:
-            os.write(self._descriptor, packet)
+            os.writev(self._descriptor, parts)
         except OSError as problem:
             self.traffic.dropped += 1
             if problem.errno not in _PASSING:
@@ -64,23 +86,26 @@ class TunDevice:
 
     def doRead(self) -> None:
         """See ``IReadDescriptor``: pass on at most :data:`BURST` packets."""
+        left = BURST_BYTES
         for _ in range(BURST):
-            if self._descriptor < 0:
+            if self._descriptor < 0 or left <= 0:
                 return
             try:
-                packet = os.read(self._descriptor, _LARGEST)
+                size = os.readv(self._descriptor, (self._buffer,))
             except BlockingIOError:
                 return
             except OSError as problem:
                 if problem.errno != errno.EIO:  # which means: down for now
                     self.connectionLost(Failure(problem))
                 return
-            if not packet:
+            if not size:
                 self.connectionLost(Failure(EOFError("end of file")))
                 return
+            left -= size
             self.traffic.from_applications += 1
             try:
-                self._receive(packet)
+                offload = parse_virtio(self._buffer) if self._before else None
+                self._receive(self._view[self._before : size], offload)
             except Exception:
                 self.traffic.dropped += 1
                 log.failure("a packet from an application could not be treated")

@@ -60,6 +60,8 @@ class Flag(IntFlag):
     """The second byte of a datagram."""
 
     EPOCH = 0x03  #: mask: the key epoch, modulo four (R19)
+    PARTIAL = 0x04  #: tunnel data: the inner packet's TCP or UDP checksum covers its pseudo header
+    #: only, since the seal covers all; who hands the packet on completes it (R23)
     CONTROL = 0x10  #: tunnel data: the body is a control message, not an inner packet
     FIRST = 0x20  #: tunnel data: the first half of a packet split over two datagrams (R23)
     SECOND = 0x40  #: tunnel data: the second half; its counter is that of the first plus one

@@ -35,13 +35,20 @@ ERRORS_V4: Final = frozenset({3, 4, 5, 11, 12})
 ERRORS_V6: Final = frozenset(range(128))
 
 
-def rewrite(packet: Buffer, source: bytes | None = None, destination: bytes | None = None) -> bytes:
+def rewrite(
+    packet: Buffer,
+    source: bytes | None = None,
+    destination: bytes | None = None,
+    *,
+    partial: bool = False,
+) -> bytes:
     """The packet with another source, another destination, or both.
 
     In a quoted packet the sides are the other way round: its destination is replaced where it was
     the outer source, and its source where it was the outer destination.
 
     :param source: of the packet's family, or ``None`` to leave it. :param destination: likewise.
+    :param partial: the checksum of its transport is the sum of the pseudo header only.
     :raises MalformedMessage: not a packet, of another family, or a first fragment so short that its
         checksum is in the next.
     """
@@ -62,7 +69,10 @@ def rewrite(packet: Buffer, source: bytes | None = None, destination: bytes | No
     if at is not None:
         if view.offset + at + 2 > view.length:
             raise MalformedMessage("an inner packet is cut off before its checksum")
-        _adjust(data, view.offset + at, old, new, view.protocol)
+        if partial:
+            _adjust_partial(data, view.offset + at, old, new)
+        else:
+            _adjust(data, view.offset + at, old, new, view.protocol)
     if is_error(packet, view):
         _rewrite_quoted(data, view, old, new)
     return bytes(data)
@@ -103,6 +113,12 @@ def _adjust(data: bytearray, at: int, old: bytes, new: bytes, protocol: int) -> 
     if may_be_absent and not value:
         value = 0xFFFF
     data[at : at + 2] = value.to_bytes(2, "big")
+
+
+def _adjust_partial(data: bytearray, at: int, old: bytes, new: bytes) -> None:
+    """Adjust the sum of a pseudo header at ``at``, which is no complement."""
+    value = ~(data[at] << 8 | data[at + 1]) & 0xFFFF
+    data[at : at + 2] = (~adjust(value, old, new) & 0xFFFF).to_bytes(2, "big")
 
 
 def _rewrite_quoted(data: bytearray, view: Packet, old: bytes, new: bytes) -> None:

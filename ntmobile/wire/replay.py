@@ -43,3 +43,11 @@ class ReplayWindow:
             return False
         self._seen |= 1 << behind
         return True
+
+    def mark_run(self, first: int, count: int) -> None:
+        """Mark ``count`` authenticated counters from ``first`` on, all above the highest one."""
+        shift = first + count - 1 - self._top
+        mask = (1 << self.size) - 1
+        seen = (self._seen << shift) & mask if shift < self.size else 0
+        self._seen = seen | ((1 << count) - 1) & mask
+        self._top = first + count - 1
