@@ -8,13 +8,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PRODUCT := setup.py pyproject.toml MANIFEST.in README.md \
 	$(shell find ntmobile twisted -name '*.py' -o -name py.typed)
 
-.PHONY: help demo install test lint docs clean
+.PHONY: help demo install test lint docs bench clean
 
 help:
 	@echo 'make demo   install into .venv and show the platform at work on this machine'
 	@echo 'make test   ruff, mypy and all tests (tox)'
 	@echo 'make lint   ruff and mypy only'
 	@echo 'make docs   build the documents into docs/_build/html'
+	@echo 'make bench  measure it beside its peers: docs/benchmarks.md (20 minutes; ONLY=relay,tunnel)'
 	@echo 'make clean  remove everything these made'
 
 demo: install
@@ -33,6 +34,11 @@ lint: $(VENV)/.tox-installed
 docs: $(VENV)/.tox-installed
 	$(BIN)/tox run -e docs
 	@echo 'see docs/_build/html/index.html'
+
+# The wheel is measured (-P), not this directory.
+bench: $(VENV)/.bench-installed
+	@$(BIN)/python -P -m ntmobile.bench $(if $(ONLY),--only $(ONLY)) \
+		$(if $(REPEAT),--repeat $(REPEAT)) --out docs
 
 clean:
 	rm -rf $(VENV) .tox build dist ntmobile.egg-info docs/_build _trial_temp* \
@@ -55,6 +61,12 @@ $(VENV)/.installed: $(PRODUCT) | $(BIN)/python
 	@rm -rf build ntmobile.egg-info
 	@$(PIP) install --upgrade --force-reinstall --no-deps .
 	@$(PIP) install --use-pep517 .
+	@rm -rf build ntmobile.egg-info
+	@touch $@
+
+$(VENV)/.bench-installed: $(VENV)/.installed
+	@$(PIP) install --use-pep517 '.[bench]' || \
+		echo 'make: no peers and profiler from PyPI; what needs them is skipped'
 	@rm -rf build ntmobile.egg-info
 	@touch $@
 

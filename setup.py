@@ -67,5 +67,9 @@ setup(
         "msgspec>=0.19",
         "click>=8.1.7",
     ],
+    extras_require={
+        # Peers and profiler of `make bench`.
+        "bench": ["iroh>=1.0", "py-spy>=0.4"],
+    },
     entry_points={"console_scripts": ["ntm = ntmobile.commands.main:main"]},
 )

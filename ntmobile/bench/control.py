@@ -75,7 +75,7 @@ async def measure(reactor: ReactorBase, repeat: int, say: Say) -> Section:
             say(f"control: FAILED: {problem}")
             break
         for name in ("registrations", "directions"):
-            rows[name].samples.append(report["rates"][name]["per_second"])
+            rows[name].samples.append(report[name]["per_second"])
         rows["memory"].samples.append(report["memory"]["per_client"])
         shown = ", ".join(f"{name} {row.samples[-1]:,.0f}" for name, row in rows.items())
         say(f"control {number + 1}/{repeat}: {shown}")

@@ -140,10 +140,9 @@ class Sink:
             if ctypes.get_errno() in (errno.EAGAIN, errno.ECONNREFUSED):
                 return 0
             raise _failed("recvmmsg")
-        total = sum([messages[number].length for number in range(got)])
-        datagrams, rest = divmod(total, self.size)
+        lengths: list[int] = [messages[number].length for number in range(got)]
+        datagrams, rest = divmod(sum(lengths), self.size)
         if rest:
-            lengths = [messages[number].length for number in range(got)]
             raise ValueError(f"not all were datagrams of {self.size} bytes: {lengths}")
         self.datagrams += datagrams
         self.receptions += got

@@ -83,14 +83,12 @@ def through_ntm(options: argparse.Namespace) -> list[Pair]:
     """Bind both legs of each tunnel at an ``ntm-relay``."""
     pairs = []
     for number in range(options.senders):
-        ends = []
-        for side in (0, 1):
-            own = udp_socket(options.host)
+        sender, receiver = udp_socket(options.host), udp_socket(options.host)
+        for side, own in enumerate((sender, receiver)):
             own.connect((options.relay, options.port))
             legs.bind(own, number, side)
-            ends.append(own)
         datagram = legs.datagram(number, options.size)
-        pairs.append(Pair(*ends, Burst(datagram, options.segments, options.messages)))
+        pairs.append(Pair(sender, receiver, Burst(datagram, options.segments, options.messages)))
     time.sleep(0.05)
     for pair in pairs:
         legs.drain(pair.sender)
@@ -152,9 +150,7 @@ def main() -> None:
     """Measure each window, and say what was."""
     options = parser().parse_args()
     pairs = WAYS[options.way](options)
-    results = []
-    for window in options.window:
-        results.append(measure(pairs, options.size, window, options.seconds))
+    results = [measure(pairs, options.size, each, options.seconds) for each in options.window]
     if options.way == "turn":
         for pair in pairs:
             turn.release(pair.sender)

@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Coroutine
+from importlib import import_module
 from typing import Any
 
 from twisted.internet import asyncioreactor
@@ -89,8 +90,7 @@ async def send(iroh: Any, address: str, identity: str, peer: str, seconds: float
 
 def main() -> None:
     """Receive at an address, or send from one to an identity at another for some seconds."""
-    import iroh
-
+    iroh: Any = import_module("iroh")  # a peer that need not be there
     hasten(iroh.iroh_ffi)
     end, *rest = sys.argv[1:]
     work: Coroutine[Any, Any, None]
@@ -100,7 +100,7 @@ def main() -> None:
         address, identity, peer, seconds = rest
         work = send(iroh, address, identity, peer, float(seconds))
     reactor = asyncioreactor.AsyncioSelectorReactor()
-    loop = reactor._asyncioEventloop
+    loop: Any = reactor._asyncioEventloop
     if hasattr(iroh.iroh_ffi, "uniffi_set_event_loop"):
         iroh.iroh_ffi.uniffi_set_event_loop(loop)
     react(lambda _: Deferred.fromFuture(loop.create_task(work)), (), reactor)

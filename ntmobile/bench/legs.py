@@ -46,16 +46,16 @@ def bind(own: socket.socket, number: int, side: int) -> None:
     own.settimeout(2.0)
     counter = time.time_ns() // 1000
     key = keys(number)[side]
-    cookie = b""
+    cookie, state = b"", -1
     for _ in range(2):
         request = RelayTunnelRequest(side, counter.to_bytes(16, "big"), cookie)
         own.send(seal_relayed(key, index(number), counter, request))
         _, answer = open_relayed(key, own.recv(2048))
         if not isinstance(answer, RelayTunnelResponse):
             raise ValueError(f"the relay answers {answer}")
-        cookie = answer.cookie
-    if answer.state not in (LegState.BOUND, LegState.JOINED):
-        raise ValueError(f"the relay does not bind the leg: {answer}")
+        cookie, state = answer.cookie, answer.state
+    if state not in (LegState.BOUND, LegState.JOINED):
+        raise ValueError(f"the relay does not bind the leg: its state is {state}")
 
 
 def drain(own: socket.socket) -> None:
