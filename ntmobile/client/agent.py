@@ -19,9 +19,10 @@ from twisted.logger import Logger
 
 from ntmobile.client.control import Command, listen_control
 from ntmobile.client.known import load_known, save_known
+from ntmobile.client.last_port import load_port, save_port
 from ntmobile.client.node import Node
 from ntmobile.client.reporting import Reporting
-from ntmobile.client.state import KNOWN
+from ntmobile.client.state import KNOWN, PORT
 from ntmobile.errors import InvalidName, NTMobileError
 from ntmobile.interfaces import IAttachment, IAttachmentFactory, VirtualAddresses
 from ntmobile.machines.correspondence import Of
@@ -29,8 +30,6 @@ from ntmobile.machines.shown import Shown
 from ntmobile.machines.tunnel_effects import Established
 from ntmobile.protocols.resolving import NameResolver, adopt
 from ntmobile.wire.icmp import Reason, unreachable
-from ntmobile.wire.offload import Offload
-from ntmobile.wire.packet import Buffer
 
 log = Logger()
 
@@ -78,14 +77,14 @@ class Agent(Service):
         self._control = listen_control(self._reactor, self._state, self.commands())
         self.node.shown.restore(load_known(self._state / KNOWN))
         self._kept = self.node.shown.remembered
-        self.node.start()
+        self.node.start(load_port(self._state / PORT))
+        self._keep_port()
         opening = Deferred.fromCoroutine(self._open())
         opening.addErrback(lambda failure: log.failure("opening the virtual network", failure))
 
     async def _open(self) -> None:
         certificate = self.node.certificate
-        mtu = self.node.settings.mtu
-        addresses = VirtualAddresses(str(certificate.ipv6), str(certificate.ipv4), mtu=mtu)
+        addresses = VirtualAddresses(str(certificate.ipv6), str(certificate.ipv4))
         try:
             attachment = await self._attach.open(
                 addresses, self._state, self._from_application, self._lost
@@ -95,7 +94,7 @@ class Agent(Service):
             log.error("no virtual network: {problem}", problem=self.problem)
             return
         self.attachment = attachment
-        self.node.set_attachment(attachment)
+        self.node.set_deliver(attachment.send)
         try:
             self._resolving = self._resolve_inside(attachment)
         except NTMobileError as problem:
@@ -128,14 +127,19 @@ class Agent(Service):
             self._kept = known
             save_known(self._state / KNOWN, known)
 
+    def _keep_port(self) -> None:
+        ports = self.node.traffic.sockets.ports
+        if ports and not self.node.settings.port:
+            save_port(self._state / PORT, next(iter(ports.values())))
+
     def _lost(self, problem: NTMobileError) -> None:
         self.problem = str(problem)
         self.attachment = None
-        self.node.set_attachment(None)
+        self.node.set_deliver(lambda packet: None)
         log.error("the virtual network ended: {problem}", problem=str(problem))
 
-    def _from_application(self, packet: Buffer, offload: Offload | None = None) -> None:
-        if self.node.packet_from_application(packet, offload) or self.attachment is None:
+    def _from_application(self, packet: bytes) -> None:
+        if self.node.packet_from_application(packet) or self.attachment is None:
             return
         error = unreachable(packet, Reason.NO_ROUTE)
         if error is not None:
@@ -149,6 +153,7 @@ class Agent(Service):
     async def _stop(self) -> None:
         if self._resolving is not None:
             await self._resolving.stop()
+        self._keep_port()
         await self.node.stop()
         if self._keeping is not None:
             self._keeping.cancel()

@@ -8,6 +8,7 @@
     DIR/ca.pem      the realm's authority;  DIR/trust/SUFFIX.pem  those of foreign realms
     DIR/pins.db     the identities of correspondents
     DIR/known.json  the addresses that programs know correspondents by
+    DIR/port        the UDP port of the last agent
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ AUTHORITY: Final = "ca.pem"
 TRUST: Final = "trust"
 PINS: Final = "pins.db"
 KNOWN: Final = "known.json"
+PORT: Final = "port"
 
 
 def default_state(environment: Mapping[str, str] = os.environ) -> Path:
