@@ -30,6 +30,8 @@ from ntmobile.machines.shown import Shown
 from ntmobile.machines.tunnel_effects import Established
 from ntmobile.protocols.resolving import NameResolver, adopt
 from ntmobile.wire.icmp import Reason, unreachable
+from ntmobile.wire.offload import Offload
+from ntmobile.wire.packet import Buffer
 
 log = Logger()
 
@@ -84,7 +86,8 @@ class Agent(Service):
 
     async def _open(self) -> None:
         certificate = self.node.certificate
-        addresses = VirtualAddresses(str(certificate.ipv6), str(certificate.ipv4))
+        mtu = self.node.settings.mtu
+        addresses = VirtualAddresses(str(certificate.ipv6), str(certificate.ipv4), mtu=mtu)
         try:
             attachment = await self._attach.open(
                 addresses, self._state, self._from_application, self._lost
@@ -94,7 +97,7 @@ class Agent(Service):
             log.error("no virtual network: {problem}", problem=self.problem)
             return
         self.attachment = attachment
-        self.node.set_deliver(attachment.send)
+        self.node.set_attachment(attachment)
         try:
             self._resolving = self._resolve_inside(attachment)
         except NTMobileError as problem:
@@ -135,11 +138,11 @@ class Agent(Service):
     def _lost(self, problem: NTMobileError) -> None:
         self.problem = str(problem)
         self.attachment = None
-        self.node.set_deliver(lambda packet: None)
+        self.node.set_attachment(None)
         log.error("the virtual network ended: {problem}", problem=str(problem))
 
-    def _from_application(self, packet: bytes) -> None:
-        if self.node.packet_from_application(packet) or self.attachment is None:
+    def _from_application(self, packet: Buffer, offload: Offload | None = None) -> None:
+        if self.node.packet_from_application(packet, offload) or self.attachment is None:
             return
         error = unreachable(packet, Reason.NO_ROUTE)
         if error is not None:

@@ -28,7 +28,7 @@ from ntmobile.errors import (
     UnknownName,
     Unreachable,
 )
-from ntmobile.interfaces import INetworkWatcher, LocalNetworks
+from ntmobile.interfaces import IAttachment, INetworkWatcher, LocalNetworks
 from ntmobile.machines.clients import Policy
 from ntmobile.machines.correspondence import Correspondence, Of
 from ntmobile.machines.effects import Address
@@ -55,11 +55,15 @@ from ntmobile.wire.messages.realtime import (
     RouteDirection,
     RouteDirectionAcknowledgement,
 )
+from ntmobile.wire.offload import Offload
+from ntmobile.wire.packet import Buffer
 
 log = Logger()
 
 #: Seconds that :meth:`Node.connect` waits for a tunnel.
 CONNECT_TIMEOUT: Final = 15.0
+#: The largest inner packet that goes whole over Ethernet, by IPv4 and by IPv6 outside.
+DEVICE_MTU: Final = 1416
 
 
 @frozen
@@ -70,6 +74,7 @@ class NodeSettings:
     :ivar relay_only: patterns of those from whom addresses are hidden.
     :ivar keepalive: shortest and longest keep-alive interval, in seconds.
     :ivar idle: seconds after which an unused tunnel ends. :ivar port: UDP port; 0 takes any.
+    :ivar mtu: of the virtual network, in bytes; paths that carry less are found.
     """
 
     allow: tuple[str, ...] | None = None
@@ -77,6 +82,7 @@ class NodeSettings:
     keepalive: tuple[float, float] = (15.0, 120.0)
     idle: float = 300.0
     port: int = 0
+    mtu: int = DEVICE_MTU
 
 
 class Node:
@@ -122,7 +128,7 @@ class Node:
         policy = Policy(allow, settings.relay_only)
         self.shown = ShownAddresses(certificate.ipv6, certificate.ipv4)
         local = LocalIdentity.of(certificate, x25519)
-        self.correspondence = Correspondence(local, random, idle=settings.idle)
+        self.correspondence = Correspondence(local, random, idle=settings.idle, mtu=settings.mtu)
         self._trace = DatagramTrace(self.fqdn)
         self.traffic = Traffic(
             reactor,
@@ -216,13 +222,16 @@ class Node:
 
     # -- applications' side
 
-    def set_deliver(self, deliver: Callable[[bytes], None]) -> None:
-        """Where packets for the applications go: an attachment's ``send``."""
-        self.traffic.set_deliver(deliver)
+    def set_attachment(self, attachment: IAttachment | None) -> None:
+        """Whose packets are those of the applications; None: nobody's."""
+        if attachment is None:
+            self.traffic.set_deliver(lambda packet: None)
+        else:
+            self.traffic.set_taker(attachment)
 
-    def packet_from_application(self, packet: bytes) -> bool:
+    def packet_from_application(self, packet: Buffer, offload: Offload | None = None) -> bool:
         """An inner packet of an application; ``False`` if it goes to nobody that is known."""
-        return self.traffic.packet_from_application(packet)
+        return self.traffic.packet_from_application(packet, offload)
 
     def listen_datagram(
         self,

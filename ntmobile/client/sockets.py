@@ -6,49 +6,36 @@ datagram says so itself (``IP_PKTINFO``, ip(7); RFC 3542), so that the sockets a
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 
 from attrs import define, field
-from twisted.internet.error import CannotListenError, MessageLengthError
-from twisted.internet.interfaces import IReactorSocket
-from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from ntmobile.errors import NotPermittedHere
 from ntmobile.machines.effects import Address
+from ntmobile.protocols.datagram_adapter import RunTransport, listen
+from ntmobile.protocols.datagram_port import RunReceiver
+from ntmobile.protocols.datagram_sending import Ancillary
+from ntmobile.wire.packet import Buffer
 
 log = Logger()
 
-#: Largest datagram taken from a socket.
-DATAGRAM_SIZE: Final = 8192
 #: Of ip(7); a constant of the socket module in later Pythons only.
 _IP_PKTINFO: Final = 8
+#: Of linux/in.h and linux/in6.h; Python names none of these.
+_IP_MTU_DISCOVER: Final = 10
+_IPV6_MTU_DISCOVER: Final = 23
+_IPV6_DONTFRAG: Final = 62
+_PMTUDISC_PROBE: Final = 3
 #: Correspondents whose route is remembered.
 _ROUTES: Final = 4096
-
-Receiver = Callable[[bytes, Address], None]
-
-
-class ClientPort(DatagramProtocol):
-    """One family's socket."""
-
-    noisy = False
-
-    def __init__(self, receive: Receiver) -> None:
-        self._receive = receive
-
-    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
-        """Any datagram."""
-        self._receive(datagram, addr[:2])
-
-    def connectionRefused(self) -> None:
-        """An ICMP error; other paths and timers see to it."""
 
 
 @define
@@ -60,13 +47,13 @@ class _Pin:
     :ivar routes: host to whether it is reached by the default route.
     """
 
-    ancillary: list[tuple[int, int, bytes]]
+    ancillary: Ancillary
     index: int
     preferred: tuple[str, ...]
     routes: dict[str, bool] = field(factory=dict)
 
 
-def _through(family: int, index: int) -> list[tuple[int, int, bytes]]:
+def _through(family: int, index: int) -> Ancillary:
     """Ancillary data: send through this interface, from its address."""
     if family == 4:
         return [(socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=i8x", index))]
@@ -76,17 +63,26 @@ def _through(family: int, index: int) -> list[tuple[int, int, bytes]]:
 class ClientSockets:
     """Both sockets, on one port number where that is possible.
 
-    :param receive: called with each datagram and where it came from.
-    :ivar failures: datagrams that the system refused to send, by reason.
+    :param receiver: is handed what comes.
     """
 
-    def __init__(self, reactor: Any, receive: Receiver) -> None:
+    def __init__(self, reactor: Any, receiver: RunReceiver) -> None:
         self._reactor = reactor
-        self._receive = receive
-        self._ports: dict[int, tuple[ClientPort, Any]] = {}
+        self._receiver = receiver
+        self._ports: dict[int, tuple[RunTransport, Any]] = {}
         self._pins: dict[int, _Pin] = {}
         self._networks: tuple[IPv4Network | IPv6Network, ...] = ()
-        self.failures: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
+
+    @property
+    def failures(self) -> Counter[str]:
+        """Datagrams that the system refused to send, by reason."""
+        return sum((port.dropped for port, _ in self._ports.values()), self._failures.copy())
+
+    @property
+    def kind(self) -> str:
+        """How datagrams are received and sent, for people."""
+        return next((port.kind for port, _ in self._ports.values()), "not open")
 
     def open(self, port: int = 0, last: int = 0) -> None:
         """Open the sockets of all families that this system has.
@@ -117,27 +113,9 @@ class ClientSockets:
         if not self._ports:
             raise NotPermittedHere(f"no UDP socket can be opened: {problem}")
 
-    def _listen(self, family: int, port: int) -> tuple[ClientPort, Any]:
-        protocol = ClientPort(self._receive)
-        if not IReactorSocket.providedBy(self._reactor):
-            host = "0.0.0.0" if family == 4 else "::"
-            listening = self._reactor.listenUDP(port, protocol, interface=host)
-            return protocol, listening
-        kind = socket.AF_INET if family == 4 else socket.AF_INET6
-        with socket.socket(kind, socket.SOCK_DGRAM) as made:
-            made.setblocking(False)
-            if kind == socket.AF_INET6:
-                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-                made.setsockopt(socket.SOL_SOCKET, option, 4 << 20)
-            try:
-                made.bind(("", port))
-            except OSError:
-                made.bind(("", 0))
-            listening = self._reactor.adoptDatagramPort(
-                made.fileno(), kind, protocol, DATAGRAM_SIZE
-            )
-        return protocol, listening
+    def _listen(self, family: int, port: int) -> tuple[RunTransport, Any]:
+        host = "0.0.0.0" if family == 4 else "::"
+        return listen(self._reactor, (host, port), self._receiver, _bind)
 
     @property
     def ports(self) -> dict[int, int]:
@@ -163,32 +141,33 @@ class ClientSockets:
         for pin in self._pins.values():
             pin.routes.clear()
 
-    def send(self, datagram: bytes, remote: Address, interface: int = 0) -> bool:
+    def send(self, datagram: Buffer, remote: Address, interface: int = 0) -> bool:
         """Send a datagram; what the system refuses is counted: other paths see to it.
 
         :param interface: index of the interface to send it through; 0: as everything.
         :return: ``False`` if it is larger than the path, as far as the system knows.
         """
-        family = 6 if ":" in remote[0] else 4
+        port, ancillary = self._port(remote[0], interface)
+        return port is None or port.send(datagram, remote, ancillary)
+
+    def send_run(self, data: Buffer, segment: int, remote: Address) -> bool:
+        """Send datagrams of ``segment`` bytes that lie one after another, as :meth:`send` does."""
+        port, ancillary = self._port(remote[0])
+        return port is None or not port.send_run(data, segment, remote, ancillary)
+
+    def _port(self, host: str, interface: int = 0) -> tuple[RunTransport | None, Ancillary]:
+        """What to send to a host through, and how."""
+        family = 6 if ":" in host else 4
         found = self._ports.get(family)
-        if found is None or found[0].transport is None:
-            self.failures["no such family"] += 1
-            return True
+        if found is None:
+            self._failures["no such family"] += 1
+            return None, ()
         pin = self._pins.get(family)
-        try:
-            if interface:
-                found[1].socket.sendmsg([datagram], _through(family, interface), 0, remote)
-            elif pin is not None and self._by_default_route(remote[0], family, pin):
-                found[1].socket.sendmsg([datagram], pin.ancillary, 0, remote)
-            else:
-                found[0].transport.write(datagram, remote)
-        except MessageLengthError:
-            self.failures["larger than the path"] += 1
-            return False
-        except OSError as problem:
-            self.failures[problem.strerror or "unknown"] += 1
-            return problem.errno != errno.EMSGSIZE
-        return True
+        if interface:
+            return found[0], _through(family, interface)
+        if pin is not None and self._by_default_route(host, family, pin):
+            return found[0], pin.ancillary
+        return found[0], ()
 
     def _by_default_route(self, host: str, family: int, pin: _Pin) -> bool:
         """Whether a host is reached by the default route, and not by a route of its own."""
@@ -218,11 +197,42 @@ class ClientSockets:
         ports, self._ports = self._ports, {}
         await self._close(ports)
 
-    async def _close(self, ports: dict[int, tuple[ClientPort, Any]]) -> None:
+    async def _close(self, ports: dict[int, tuple[RunTransport, Any]]) -> None:
+        for port, _ in ports.values():
+            self._failures += port.dropped
         for _, listening in ports.values():
             stopped = listening.stopListening()
             if stopped is not None:
                 await stopped
+
+
+def _bind(address: Address) -> socket.socket:
+    """A socket on this address, or on another port where that is in use (``open`` says so)."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        made.setblocking(False)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        _probe_mtu(made)
+        try:
+            made.bind(address)
+        except OSError:
+            made.bind((address[0], 0))
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _probe_mtu(made: socket.socket) -> None:
+    """Fragment nothing, and believe no ICMP about what fits (RFC 8899): paths are probed (R23)."""
+    with suppress(OSError):
+        if made.family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
+            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
+        else:
+            made.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
 
 
 def _source(host: str, family: int) -> str:
