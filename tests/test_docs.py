@@ -167,7 +167,7 @@ class SignallingTests(SynchronousTestCase):
         """An envelope, sealed with the keys of that start."""
         client, coordinator = bytes(range(16)), bytes(range(16, 32))
         keys = Keys.of(bytes(range(32)), client, coordinator, is_client=False)
-        _, envelope = keys.opener.open(self.vector("sealed"))
+        envelope = keys.open(self.vector("sealed"))
         self.assertEqual(envelope, self.vector("envelope"))
         self.assertEqual(decode(envelope[5:]), KeepAlive(1_790_000_000_123, 25))
 

@@ -89,12 +89,9 @@ class _Pending:
     attempts: int = 1
 
 
-@define
-class _Known:
-    """A request of the other end, until it is forgotten; ``answer`` is None before it is given."""
-
-    until: float
-    answer: bytes | None = field(default=None, repr=False)
+#: A request of the other end: when it is forgotten, and its answer, once that is given. A tuple of
+#: such is none of the garbage collector's business, and a DC holds very many.
+_Known: TypeAlias = tuple[float, bytes | None]
 
 
 @define
@@ -158,11 +155,12 @@ class Conversation:
     def answer(self, identifier: int, message: Message, remote: Address | None = None) -> None:
         """Answer an :class:`Asked`, once; the answer is repeated, should the request come again."""
         data = _ENVELOPE.pack(_RESPONSE, identifier) + encode(message, MESSAGE_LIMIT)
-        known = self._answers.get(identifier) if self._answers else None
-        if known is not None:
-            if known.answer is not None:
+        answers = self._answers
+        if answers and identifier in answers:
+            until, given = answers[identifier]
+            if given is not None:
                 return
-            known.answer = data
+            answers[identifier] = (until, data)
         self._send(Envelope(data, remote))
 
     def received(self, plaintext: bytes, remote: Address, now: float) -> None:
@@ -186,18 +184,18 @@ class Conversation:
             answers = self._answers = {}
         known = answers.get(identifier)
         if known is not None:
-            if known.answer is not None:
-                self._send(Envelope(known.answer, remote))
+            if known[1] is not None:
+                self._send(Envelope(known[1], remote))
         elif len(answers) < ANSWERS:
             message = decode(plaintext[_ENVELOPE.size :], MESSAGE_LIMIT)
-            answers[identifier] = _Known(now + REMEMBERED)
+            answers[identifier] = (now + REMEMBERED, None)
             self._happened(Asked(identifier, message, remote))
 
     def _forget(self, now: float) -> None:
         """Forget requests that are not repeated any more; the oldest come first."""
         while self._answers:
             oldest = next(iter(self._answers))
-            if now < self._answers[oldest].until:
+            if now < self._answers[oldest][0]:
                 return
             del self._answers[oldest]
         self._answers = None

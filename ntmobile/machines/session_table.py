@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from attrs import define, field, frozen
 
@@ -15,7 +15,7 @@ from ntmobile.machines.rate import RateLimiter
 from ntmobile.machines.requests import Answered, Asked, TimedOut
 from ntmobile.machines.signalling import HELLO_SIZE, CoordinatorSession
 from ntmobile.wire.codec import DATAGRAM_LIMIT, Message
-from ntmobile.wire.headers import HEADER_SIZE, Flag, Header, Kind
+from ntmobile.wire.headers import HEADER, HEADER_SIZE, Flag, Header, Kind
 
 
 @frozen(slots=True)
@@ -42,6 +42,10 @@ class ClientAnswered:
     tag: object
     message: Message | None
 
+
+_SEALED: Final = int(Kind.SIGNAL_SEALED)
+_HELLO: Final = int(Kind.SIGNAL_HELLO)
+_FROM_COORDINATOR: Final = int(Flag.FROM_COORDINATOR)
 
 Effect: TypeAlias = Transmit | ClientHeard | ClientAsked | ClientAnswered
 
@@ -82,15 +86,16 @@ class SessionTable:
         if not HEADER_SIZE <= len(datagram) <= DATAGRAM_LIMIT or not remote[1]:
             self.dropped += 1
             return
+        kind, flags, reserved, index, _ = HEADER.unpack_from(datagram)
+        if reserved or flags & _FROM_COORDINATOR:
+            self.dropped += 1
+            return
+        session = self._sessions.get(index)
         try:
-            header = Header.parse(datagram)
-            if header.flags & Flag.FROM_COORDINATOR:
-                raise MalformedMessage("a datagram of a DC sent to a DC")
-            session = self._sessions.get(header.index)
-            if header.kind is Kind.SIGNAL_HELLO and len(datagram) == HELLO_SIZE:
-                self._hello_received(session, header.index, datagram, remote, now)
-            elif header.kind is Kind.SIGNAL_SEALED:
-                self._sealed_received(session, header.index, datagram, remote, now)
+            if kind == _SEALED:
+                self._sealed_received(session, index, datagram, remote, now)
+            elif kind == _HELLO and len(datagram) == HELLO_SIZE:
+                self._hello_received(session, index, datagram, remote, now)
             else:
                 self.dropped += 1
         except (MalformedMessage, AuthenticationError):

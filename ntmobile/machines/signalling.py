@@ -15,22 +15,31 @@ nothing.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Final
 
 from attrs import define, field, frozen
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes, hmac
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.constant_time import bytes_eq
 
 from ntmobile.errors import AuthenticationError, MalformedMessage
 from ntmobile.machines.effects import Address, Transmit
 from ntmobile.machines.requests import Conversation
 from ntmobile.wire.codec import Message
-from ntmobile.wire.headers import HEADER_SIZE, Flag, Header, Kind
-from ntmobile.wire.sealing import Opener, Sealer, derive, expand
+from ntmobile.wire.headers import HEADER, HEADER_SIZE, TAG_SIZE, Flag, Header, Kind
+from ntmobile.wire.replay import ReplayWindow
+from ntmobile.wire.sealing import COUNTER_LIMIT, derive, expand
 
 NONCE_SIZE: Final = 16
 MAC_SIZE: Final = 16
+#: Counters behind the highest one that are still told apart.
+WINDOW: Final = 1024
+_SEALED: Final = int(Kind.SIGNAL_SEALED)
+_NONCE: Final = struct.Struct("!IQ")
+_COUNTER: Final = struct.Struct("!12xQ")
 #: Questions whether the DC can be reached that may be open at once.
 KNOCKS: Final = 8
 #: Hellos whose keys a DC keeps until one of them is used.
@@ -46,19 +55,56 @@ def _mac(key: bytes, data: bytes) -> bytes:
     return mac.finalize()[:MAC_SIZE]
 
 
-@frozen(slots=True)
-class Keys:
-    """The AEAD keys of one start: what this side seals with and what it opens with."""
+class Keys(ReplayWindow):
+    """The AEAD keys of one start: what this side seals with and what it opens with.
 
-    sealer: Sealer
-    opener: Opener
+    It is also the window of the counters that it has opened: a DC holds very many of these, and
+    one object costs less memory, and less of the garbage collector's time, than four.
+
+    :ivar counter: of what is sealed next.
+    """
+
+    __slots__ = ("_opens", "_seals", "counter")
+
+    def __init__(self, seals: bytes, opens: bytes) -> None:
+        super().__init__(WINDOW)
+        self._seals, self._opens = seals, opens
+        self.counter = 0
 
     @classmethod
     def of(cls, session_key: bytes, client: bytes, dc: bytes, *, is_client: bool) -> Keys:
         """Derive both directions' keys from session key and nonces (R7)."""
         up = derive(session_key, client + dc, "ntm1 signalling client to DC")
         down = derive(session_key, client + dc, "ntm1 signalling DC to client")
-        return cls(Sealer(up), Opener(down)) if is_client else cls(Sealer(down), Opener(up))
+        return cls(up, down) if is_client else cls(down, up)
+
+    def seal(self, flags: int, index: bytes, plaintext: bytes) -> bytes:
+        """A SIGNAL_SEALED datagram, under the next counter."""
+        counter = self.counter
+        if counter >= COUNTER_LIMIT:
+            raise AuthenticationError("the counter of a session is used up; say hello again")
+        self.counter = counter + 1
+        head = HEADER.pack(_SEALED, flags, 0, index, counter)
+        return head + AESGCM(self._seals).encrypt(_NONCE.pack(0, counter), plaintext, head)
+
+    def open(self, datagram: bytes) -> bytes:
+        """The plaintext of an authentic, new datagram.
+
+        :raises MalformedMessage: too short.
+        :raises AuthenticationError: replayed, or not sealed with these keys.
+        """
+        if len(datagram) < HEADER_SIZE + TAG_SIZE:
+            raise MalformedMessage("a sealed datagram is shorter than its tag")
+        (counter,) = _COUNTER.unpack_from(datagram)
+        if counter >= COUNTER_LIMIT or not self.acceptable(counter):
+            raise AuthenticationError("a datagram came twice or far too late")
+        nonce, head = _NONCE.pack(0, counter), datagram[:HEADER_SIZE]
+        try:
+            plaintext = AESGCM(self._opens).decrypt(nonce, datagram[HEADER_SIZE:], head)
+        except InvalidTag:
+            raise AuthenticationError("a datagram is not sealed with the session's key") from None
+        self.mark(counter)
+        return plaintext
 
 
 def hello(index: bytes, session_key: bytes, nonce: bytes) -> bytes:
@@ -159,17 +205,17 @@ class CoordinatorSession:
         newest = False
         plaintext = None
         if self._current is not None:
-            before = self._current.opener.window.highest
+            before = self._current.highest
             try:
-                header, plaintext = self._current.opener.open(datagram)
-                newest = header.counter > before
+                plaintext = self._current.open(datagram)
+                newest = self._current.highest > before
             except AuthenticationError:
                 if not self._starting:
                     raise
         if plaintext is None:
             for start in self._starting:
                 try:
-                    plaintext = start.keys.opener.open(datagram)[1]
+                    plaintext = start.keys.open(datagram)
                 except AuthenticationError:
                     continue
                 self._current, self._nonce = start.keys, start.nonce
@@ -199,14 +245,14 @@ class CoordinatorSession:
         keys = self._current
         if keys is None or self.conversation is None or not self.remotes:
             return []
-        head = Header(Kind.SIGNAL_SEALED, Flag.FROM_COORDINATOR, self.index, 0)
-        result = []
+        flags, result = int(Flag.FROM_COORDINATOR), []
         for envelope in self.conversation.outgoing():
             known = envelope.remote in self.remotes
             targets = (envelope.remote,) if known and envelope.remote else self.remotes[:1]
             if envelope.attempt > 2:
                 targets = self.remotes
-            result += [Transmit(keys.sealer.seal(head, envelope.data), to) for to in targets]
+            seal, index = keys.seal, self.index
+            result += [Transmit(seal(flags, index, envelope.data), to) for to in targets]
         return result
 
 
@@ -347,13 +393,13 @@ class ClientSession:
         if self._current is None:
             raise AuthenticationError("a sealed datagram before there are keys")
         try:
-            plaintext = self._current.opener.open(datagram)[1]
+            plaintext = self._current.open(datagram)
             self._former = None
             self._hints = 0
         except AuthenticationError:
             if self._former is None:
                 raise
-            plaintext = self._former.opener.open(datagram)[1]
+            plaintext = self._former.open(datagram)
         self.conversation.received(plaintext, remote, now)
 
     def _prefer(self, remote: Address) -> None:
@@ -385,14 +431,13 @@ class ClientSession:
         result, self._transmissions = self._transmissions, []
         if self._current is None:
             return result
-        head = Header(Kind.SIGNAL_SEALED, 0, self.index, 0)
         for envelope in self.conversation.outgoing():
             if envelope.remote is not None:
                 targets: tuple[Address, ...] = (envelope.remote,)
             else:
                 targets = self.remotes if envelope.attempt > 2 else self.remotes[:1]
-            seal = self._current.sealer.seal
-            result += [Transmit(seal(head, envelope.data), remote) for remote in targets]
+            seal, index = self._current.seal, self.index
+            result += [Transmit(seal(0, index, envelope.data), remote) for remote in targets]
         return result
 
     def events(self) -> list[Opened | Lost | Reached]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import DatagramProtocol
@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from ntmobile.machines.effects import Address, Transmit
 from ntmobile.machines.session_table import ClientAnswered, ClientAsked, ClientHeard, SessionTable
+from ntmobile.protocols.datagram_adapter import RunTransport
 from ntmobile.protocols.timing import MachineTimer
 
 log = Logger()
@@ -19,16 +20,45 @@ Event = ClientHeard | ClientAsked | ClientAnswered
 
 
 class SignallingPort(DatagramProtocol):
-    """One listening address of the DC."""
+    """One listening address of the DC: a protocol of Twisted, or the receiver of a data port."""
 
     noisy = False
 
     def __init__(self, signalling: Signalling) -> None:
         self._signalling = signalling
+        self._sender: RunTransport | None = None
+        self._askers: set[Address] = set()
+
+    def attach(self, sender: RunTransport) -> None:
+        """Send through this data port, which hands over what it receives."""
+        self._sender = sender
 
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
         """Hand a datagram to the table of sessions."""
-        self._signalling.datagram_received(datagram, addr, self)
+        self._askers.add(addr)
+        self._signalling.datagram_received(datagram, addr)
+        self.batch_ended()
+
+    def run_received(self, data: memoryview, segment: int, source: Address) -> None:
+        """See :class:`~ntmobile.protocols.datagram_port.RunReceiver`."""
+        self._askers.add(source)
+        for at in range(0, len(data), segment) if segment else (0,):
+            self._signalling.datagram_received(bytes(data[at : at + segment]), source)
+
+    def batch_ended(self) -> None:
+        """See :class:`~ntmobile.protocols.datagram_port.RunReceiver`: answer."""
+        self._signalling.flush(self, self._askers)
+        self._askers.clear()
+
+    def send(self, datagram: bytes, remote: Address) -> None:
+        """Send from this address; what cannot be sent is lost, as anywhere on the way."""
+        if self._sender is not None:
+            self._sender.send(datagram, remote)
+        elif self.transport is not None:
+            try:
+                self.transport.write(datagram, remote)
+            except OSError as problem:
+                log.debug("could not send to {remote}: {problem}", remote=remote, problem=problem)
 
 
 class Signalling:
@@ -53,19 +83,18 @@ class Signalling:
         self._ports.setdefault(ipv6, port)
         return port
 
-    def datagram_received(self, datagram: bytes, remote: Address, port: SignallingPort) -> None:
-        """From any port."""
+    def datagram_received(self, datagram: bytes, remote: Address) -> None:
+        """From any port; :meth:`flush` is to be called afterwards."""
         self.table.datagram_received(datagram, remote, self._clock.seconds())
-        self.flush(port, remote)
 
     def _wake(self, now: float) -> None:
         self.table.handle_timer(now)
         self.flush()
 
-    def flush(self, port: SignallingPort | None = None, asker: Address | None = None) -> None:
+    def flush(self, port: SignallingPort | None = None, askers: Container[Address] = ()) -> None:
         """Carry out what the table wants; to be called after each use of :attr:`table`.
 
-        :param port: where the datagram of ``asker`` came in; what goes to him leaves there.
+        :param port: where datagrams of ``askers`` came in; what goes to them leaves there.
         """
         if self._flushing:
             return  # whoever is told of an event may call this; it is gone on with below
@@ -74,7 +103,7 @@ class Signalling:
             while effects := self.table.effects():
                 for effect in effects:
                     if isinstance(effect, Transmit):
-                        self._send(effect, port if effect.remote == asker else None)
+                        self._send(effect, port if effect.remote in askers else None)
                     else:
                         self._told(effect)
         finally:
@@ -92,14 +121,7 @@ class Signalling:
         self._timer.stop()
 
     def _send(self, effect: Transmit, port: SignallingPort | None) -> None:
-        ipv6 = ":" in effect.remote[0]
-        port = self._ports.get(ipv6) if port is None else port
-        transport = port.transport if port is not None else None
-        if transport is None:
-            return
-        try:
-            transport.write(effect.datagram, effect.remote)
-        except OSError as problem:
-            log.debug(
-                "could not send to {remote}: {problem}", remote=effect.remote, problem=problem
-            )
+        if port is None:
+            port = self._ports.get(":" in effect.remote[0])
+        if port is not None:
+            port.send(effect.datagram, effect.remote)

@@ -21,8 +21,11 @@ DATAGRAM_LIMIT: Final = 1200
 FRAME_LIMIT: Final = 65536
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True):
-    """The base of every message: immutable, its fields in a fixed order."""
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The base of every message: immutable, its fields in a fixed order.
+
+    What is immutable cannot lead back to itself, so the garbage collector need not look for that.
+    """
 
 
 @frozen

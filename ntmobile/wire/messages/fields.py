@@ -37,7 +37,7 @@ Family = Annotated[int, Meta(ge=4, le=6)]
 Address = tuple[str, int]
 
 
-class Endpoint(msgspec.Struct, frozen=True, array_like=True):
+class Endpoint(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A transport address: 4 or 16 address bytes, UDP or TCP port."""
 
     address: AddressBytes
@@ -84,7 +84,7 @@ Endpoints = Annotated[tuple[Endpoint, ...], Meta(max_length=8)]
 Candidates = Annotated[tuple[Endpoint, ...], Meta(max_length=4)]
 
 
-class Location(msgspec.Struct, frozen=True, array_like=True):
+class Location(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where a client is, as its DC knows it (R9, R17).
 
     :ivar generation: grows with every change; the newest wins.
