@@ -74,18 +74,19 @@ class LoopTests(LoopbackCase):
     """The closed loop."""
 
     def test_counts(self) -> None:
-        """What is sent arrives, and no more than the window is under way at the end."""
+        """What is sent arrives: nothing is lost once what is under way is drained."""
         loop = Loop([Pair(self.sender, self.receiver, Burst(bytes(SIZE), 4, 1))], Sink(SIZE), 32)
         loop.run(0.05)
+        loop.drain()
         self.assertGreater(loop.sink.datagrams, 32)
         self.assertEqual(0, loop.lost)
-        self.assertLessEqual(loop.sent - loop.sink.datagrams, 32)
 
     def test_loss(self) -> None:
         """Where nothing arrives all is lost, and nothing is counted."""
         self.sender.connect(("127.0.0.1", 9))
         loop = Loop([Pair(self.sender, self.receiver, Burst(bytes(SIZE), 4, 1))], Sink(SIZE), 32)
         loop.run(0.05)
+        loop.drain()
         self.assertEqual(0, loop.sink.datagrams)
         self.assertEqual(loop.sent, loop.lost)
 

@@ -19,8 +19,9 @@ from attrs import define, field
 from ntmobile.bench import legs, turn
 from ntmobile.bench.datagrams import Burst, Sink, udp_socket
 
-#: Milliseconds without a datagram after which those under way are lost.
-LOST_AFTER = 10
+#: Milliseconds without a datagram after which those under way are given up, and after the end,
+#: after which none comes any more.
+GIVEN_UP, QUIET = 20, 100
 WARM_UP = 0.3
 
 
@@ -41,7 +42,6 @@ class Loop:
     sink: Sink
     window: int
     sent: int = 0
-    lost: int = 0
     _under_way: int = 0
     _next: int = 0
     _poll: select.poll = field(factory=select.poll)
@@ -59,6 +59,18 @@ class Loop:
             self._take()
         return now - began
 
+    def drain(self) -> None:
+        """Take what is still under way; what has not come then is lost."""
+        while ready := self._poll.poll(QUIET):
+            for descriptor, _ in ready:
+                self.sink.receive(descriptor)
+        self._under_way = 0
+
+    @property
+    def lost(self) -> int:
+        """How many datagrams never arrived, once all is drained."""
+        return self.sent - self.sink.datagrams
+
     def _fill(self) -> None:
         burst = self.pairs[0].burst
         while self._under_way + burst.datagrams <= self.window:
@@ -71,9 +83,8 @@ class Loop:
                 return
 
     def _take(self) -> None:
-        ready = self._poll.poll(LOST_AFTER)
+        ready = self._poll.poll(GIVEN_UP)
         if not ready:
-            self.lost += self._under_way
             self._under_way = 0
         for descriptor, _ in ready:
             self._under_way = max(0, self._under_way - self.sink.receive(descriptor))
@@ -131,16 +142,17 @@ def measure(pairs: Sequence[Pair], size: int, window: int, seconds: float) -> di
     """Run one window; what was not received does not count."""
     loop = Loop(pairs, Sink(size), window)
     loop.run(WARM_UP)
-    before = loop.sent, loop.lost, loop.sink.datagrams, loop.sink.receptions
+    before = loop.sent, loop.sink.datagrams, loop.sink.receptions
     took = loop.run(seconds)
-    after = loop.sent, loop.lost, loop.sink.datagrams, loop.sink.receptions
-    sent, lost, received, receptions = (new - old for new, old in zip(after, before, strict=True))
+    after = loop.sent, loop.sink.datagrams, loop.sink.receptions
+    sent, received, receptions = (new - old for new, old in zip(after, before, strict=True))
+    loop.drain()
     return {
         "window": window,
         "seconds": took,
         "sent": sent,
         "received": received,
-        "lost": lost,
+        "lost": loop.lost,
         "rate": received / took,
         "run": received / receptions if receptions else 0.0,
     }
