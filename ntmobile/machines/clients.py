@@ -51,7 +51,8 @@ class Client:
 
     Its certificate is kept as it came, and taken apart again when it is asked for.
 
-    :ivar der: its certificate. :ivar not_after: when that ends, unix seconds.
+    :ivar der: its certificate. :ivar identity: raw Ed25519 public key, of which every request is
+        verified. :ivar not_after: when the certificate ends, unix seconds.
     :ivar index: session index of its signalling session.
     :ivar expires: monotonic time at which session and certificate end.
     :ivar heard: monotonic time of the last authentic datagram; registered while it is recent.
@@ -61,6 +62,7 @@ class Client:
 
     der: bytes = field(repr=False)
     fqdn: str
+    identity: bytes = field(repr=False)
     not_after: float
     index: bytes
     expires: float
@@ -80,8 +82,16 @@ class Client:
         policy: Policy,
         location: Location = NOWHERE,
     ) -> None:
-        der, fqdn, not_after = certificate.der, certificate.fqdn, certificate.not_after
-        self.__attrs_init__(der, fqdn, not_after, index, expires, policy, location)
+        self.__attrs_init__(
+            certificate.der,
+            certificate.fqdn,
+            certificate.identity,
+            certificate.not_after,
+            index,
+            expires,
+            policy,
+            location,
+        )
 
     @property
     def certificate(self) -> DeviceCertificate:

@@ -7,7 +7,6 @@ from typing import Final, TypeAlias
 from attrs import define, field, frozen
 
 from ntmobile.machines.route import Route
-from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.coordination import (
     InformationRequest,
@@ -104,6 +103,7 @@ class Pending:
     :ivar token: how the Direction Request is to be answered; None once it was.
     :ivar peer: CN's FQDN, once known; before that the name that was asked for.
     :ivar domain: whose DC is asked, or has answered. :ivar others: who may be asked yet.
+    :ivar certificate: CN's, DER, verified.
     :ivar refusal: what is answered if nobody knows the name.
     :ivar relay: name of the RS chosen.
     """
@@ -118,7 +118,7 @@ class Pending:
     peer: str
     domain: str
     others: list[str] = field(factory=list)
-    certificate: DeviceCertificate | None = None
+    certificate: bytes | None = None
     location: Location | None = None
     hide: bool = False
     route: Route | None = None

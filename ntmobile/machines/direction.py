@@ -31,7 +31,7 @@ from ntmobile.machines.directing import (
 from ntmobile.machines.rate import RateLimiter
 from ntmobile.machines.route import Route, decide
 from ntmobile.wire import names
-from ntmobile.wire.certificates import DeviceCertificate, TrustStore
+from ntmobile.wire.certificates import TrustStore
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.coordination import (
     InformationRequest,
@@ -64,15 +64,27 @@ class RelayChoice(Protocol):
         """Name and endpoints of the least loaded RS that has a family of each set."""
 
 
+class Signatory(Protocol):
+    """Who signs requests: a client, or what a certificate says of a device."""
+
+    @property
+    def fqdn(self) -> str:
+        """The device's name."""
+
+    @property
+    def identity(self) -> bytes:
+        """Its raw Ed25519 public key."""
+
+
 def check_request(
-    certificate: DeviceCertificate, cn: str, nonce: bytes, issued: int, signature: bytes, at: float
+    mn: Signatory, cn: str, nonce: bytes, issued: int, signature: bytes, at: float
 ) -> bool:
     """Whether MN really asked for CN, and lately (R13). ``at``: unix seconds of the AS's clock."""
     if abs(issued / 1000 - at) > FRESHNESS:
         return False
-    statement = direction_statement(certificate.fqdn, cn, nonce, issued)
+    statement = direction_statement(mn.fqdn, cn, nonce, issued)
     try:
-        Ed25519PublicKey.from_public_bytes(certificate.identity).verify(signature, statement)
+        Ed25519PublicKey.from_public_bytes(mn.identity).verify(signature, statement)
     except InvalidSignature:
         return False
     return True
@@ -120,9 +132,7 @@ class Direction:
             return refuse(
                 Outcome.UNTRUSTED, f"no realm is trusted for {domains[0]}; ntm realm trust"
             )
-        if not check_request(
-            client.certificate, peer, request.nonce, request.issued, request.signature, at
-        ):
+        if not check_request(client, peer, request.nonce, request.issued, request.signature, at):
             return refuse(Outcome.REFUSED, "the request is not signed by this device, or is stale")
         pending = self._begin(client, request, token, trusted, now)
         if pending.domain != self.clients.domain:
@@ -131,7 +141,7 @@ class Direction:
         found = self.clients.find(answer.cn)
         if answer.outcome != Outcome.OK or found is None:
             return self._unknown(pending)
-        return self._found(pending, answer, found.certificate, now)
+        return self._found(pending, answer, found.der, now)
 
     def _begin(
         self,
@@ -207,13 +217,13 @@ class Direction:
         if names.domain_of(answer.cn) != pending.domain:
             detail = f"the coordinator of {pending.domain} does not speak for {answer.cn}"
             return self.failed(tag, Outcome.UNTRUSTED, detail)
-        return self._found(pending, answer, certificate, now)
+        return self._found(pending, answer, certificate.der, now)
 
     def _found(
         self,
         pending: Pending,
         answer: InformationResponse,
-        certificate: DeviceCertificate,
+        certificate: bytes,
         now: float,
     ) -> list[Effect]:
         pending.peer, pending.certificate = answer.cn, certificate
@@ -248,11 +258,12 @@ class Direction:
         certificate = pending.certificate
         if update.certificate:
             try:
-                certificate = self.trust.verify_device(update.certificate, at)
+                verified = self.trust.verify_device(update.certificate, at)
             except CertificateError:
                 return []
-            if certificate.fqdn != update.cn:
+            if verified.fqdn != update.cn:
                 return []
+            certificate = verified.der
         if (update.location, certificate) == (pending.location, pending.certificate):
             return []
         pending.location, pending.certificate = update.location, certificate
@@ -331,7 +342,7 @@ class Direction:
         pending.generation += 1
         client.talks_to(pending.peer)
         to_mn = self._message(pending, route, now, pending.certificate, mn=True)
-        to_cn = self._message(pending, route, now, client.certificate, mn=False)
+        to_cn = self._message(pending, route, now, client.der, mn=False)
         effects: list[Effect] = [TellClient(pending.mn, to_mn)]
         transfer = RouteDirectionTransfer(pending.peer, to_cn)
         domain = names.domain_of(pending.peer)
@@ -341,7 +352,7 @@ class Direction:
         return [*effects, *more, *self.transferred(pending.direction, answer)]
 
     def _message(
-        self, pending: Pending, route: Route, now: float, peer: DeviceCertificate, *, mn: bool
+        self, pending: Pending, route: Route, now: float, certificate: bytes, *, mn: bool
     ) -> RouteDirection:
         relay = None
         if pending.relay is not None:
@@ -350,8 +361,8 @@ class Direction:
         return RouteDirection(
             direction=pending.direction,
             generation=pending.generation,
-            peer=peer.fqdn,
-            certificate=peer.der,
+            peer=pending.peer if mn else pending.mn,
+            certificate=certificate,
             requester=pending.mn,
             initiator=route.mn_initiates is mn,
             candidates=route.to_cn if mn else route.to_mn,
