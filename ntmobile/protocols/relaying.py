@@ -46,6 +46,7 @@ class Relaying:
         self._path_limit = path_limit
         self._timer = MachineTimer(clock, self._wake)
         self._ports: dict[bool, RunTransport] = {}
+        self._now = 0.0  # of this batch, once it was asked for: a clock is not free
 
     def attach(self, port: RunTransport, *, ipv6: bool) -> None:
         """Send what goes to a family through this port, which has this as its receiver."""
@@ -80,11 +81,13 @@ class Relaying:
 
     def run_received(self, data: memoryview, segment: int, source: Address) -> None:
         """The hot path: forward, or leave it to the machine."""
-        octets = len(data)
+        octets, now = len(data), self._now
+        if not now:
+            now = self._now = self.seconds()
         if octets <= segment:
             if octets >= HEADER_SIZE and data[0] in FORWARDED:
                 index = data[4:12].tobytes()
-                remote = self._forward(index, source, 1, octets, self.seconds())
+                remote = self._forward(index, source, 1, octets, now)
                 if remote is not None:
                     port = self._ports.get(":" in remote[0])
                     if port is not None:
@@ -92,20 +95,19 @@ class Relaying:
                     else:
                         self._without_port(data, octets, remote)
                     return
-            self._carry_out(self.server.unforwarded(bytes(data), source, self.seconds()))
+            self._carry_out(self.server.unforwarded(bytes(data), source, now))
             return
         index_of_all = common_index(data, segment)
         if index_of_all is not None:
-            self._part_received(index_of_all, data, segment, source)
+            self._part_received(index_of_all, data, segment, source, now)
             return
         for part_index, part in parts(data, segment):
-            self._part_received(part_index, part, segment, source)
+            self._part_received(part_index, part, segment, source, now)
 
     def _part_received(
-        self, index: bytes | None, data: memoryview, segment: int, source: Address
+        self, index: bytes | None, data: memoryview, segment: int, source: Address, now: float
     ) -> None:
         """A run of one index, or of datagrams that are not forwardable."""
-        now = self.seconds()
         if index is not None:
             remote = self._forward(index, source, -(-len(data) // segment), len(data), now)
             if remote is not None:
@@ -119,6 +121,7 @@ class Relaying:
 
     def batch_ended(self) -> None:
         """Send what the batch brought; tell senders what was too big for the other leg (R27)."""
+        self._now = 0.0
         for port in self._ports.values():
             for unsent in port.flush():
                 self._unsent(unsent)

@@ -18,6 +18,7 @@ from ntmobile.errors import ConfigurationError
 from ntmobile.machines.relay import RelayServer
 from ntmobile.machines.relay_limits import RelayLimits
 from ntmobile.protocols.datagram_port import DatagramPort
+from ntmobile.protocols.datagram_watch import DatagramWatch
 from ntmobile.protocols.relay_sockets import bind_data_port, family_of, path_limit
 from ntmobile.protocols.relaying import Relaying
 from ntmobile.protocols.tls import client_context_factory
@@ -49,6 +50,7 @@ class RelayService(Service):
         self._reactor = reactor
         self._sockets: list[socket.socket] = []
         self._ports: list[Any] = []
+        self._watch: DatagramWatch | None = None
         listening = configuration.listening
         _one_a_family(listening.addresses, "addresses")
         _one_a_family(listening.listen, "listen")
@@ -97,6 +99,9 @@ class RelayService(Service):
                 protocol = self.relaying.port(ipv6=":" in host)
                 self._ports.append(listen_udp(self._reactor, listening.port, protocol, host))
         self._sockets.clear()
+        ports = [port for port in self._ports if isinstance(port, DatagramPort)]
+        self._watch = DatagramWatch(self._reactor, ports)
+        self._watch.start()
         self._link.start()
         log.info(
             "relay server {name} on UDP port {port} of {hosts}: {kind}",
@@ -113,6 +118,8 @@ class RelayService(Service):
 
     async def _stop(self) -> None:
         self.relaying.stop()
+        if self._watch is not None:
+            self._watch.stop()
         await self._link.stop()
         counts = Counter(self.relaying.server.tally.counts())
         for port in self._ports:
