@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import gc
 import json
-import os
+import pickle
+import time
+import tracemalloc
+from ipaddress import IPv4Network
+from os import urandom
 from pathlib import Path
+from typing import Any, cast
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.bench.load import DIRECTIONS, REGISTRATIONS, Memory, Rate, Report
+from ntmobile.bench.load import DIRECTIONS, MEMORY, REGISTRATIONS, Memory, Rate, Report
 from ntmobile.bench.load_clients import LoadClient
 from ntmobile.bench.load_driver import FOR_ONE, rounds
+from ntmobile.bench.load_realm import DOMAIN, POOL, logins_of, stored_client
 from ntmobile.bench.load_report import lines
 from ntmobile.errors import MalformedMessage
 from ntmobile.machines.requests import Asked
 from ntmobile.machines.session_table import ClientAnswered, ClientAsked, SessionTable
 from ntmobile.machines.signalling import HELLO_SIZE, ClientSession
+from ntmobile.protocols.signalling import Signalling
+from ntmobile.servers.assignment import Assignments
+from ntmobile.servers.domain import Domain
+from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.fields import Endpoint
 from ntmobile.wire.messages.realtime import (
@@ -23,8 +35,10 @@ from ntmobile.wire.messages.realtime import (
     DirectionRequest,
     KeepAlive,
     RegistrationRequest,
+    RegistrationResponse,
     RevocationOrder,
 )
+from tests.realms import MemoryRealm
 from tests.server_processes import NTM, python
 
 HERE = ("127.1.0.1", 4000)
@@ -37,7 +51,7 @@ class LoadClientTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.client = LoadClient("phone.alice.dc1.ntm.example", INDEX, KEY, bytes(32))
         self.client.here = Endpoint.of(HERE)
-        self.table = SessionTable(os.urandom)
+        self.table = SessionTable(urandom)
         self.table.add(INDEX, KEY)
         self.client.welcomed(self.exchange(self.client.hello())[0])
 
@@ -84,7 +98,7 @@ class LoadClientTests(SynchronousTestCase):
 
     def test_like_a_real_one(self) -> None:
         """Its datagrams are as large as a real client's, hello and request."""
-        real = ClientSession(INDEX, KEY, (HERE,), os.urandom)
+        real = ClientSession(INDEX, KEY, (HERE,), urandom)
         real.start(0.0)
         [hello] = real.transmissions()
         self.assertEqual(len(hello.datagram), HELLO_SIZE)
@@ -100,6 +114,79 @@ class LoadClientTests(SynchronousTestCase):
         [answer] = self.exchange(self.client.register())
         forged = answer[:-1] + bytes([answer[-1] ^ 1])
         self.assertRaises(MalformedMessage, self.client.open, forged)
+
+
+class MemoryTests(SynchronousTestCase):
+    """What a DC keeps of each client, without sockets and processes."""
+
+    def held(self, count: int) -> int:
+        """Bytes that a DC's machines hold with so many registered clients, beyond their start."""
+        realm = MemoryRealm()
+        logins = list(logins_of(count, realm.device_ca))
+        stored = [stored_client(*login, order) for order, login in enumerate(logins, 1)]
+        assigned = {certificate.fqdn: certificate for _, certificate in logins}
+        clients = [client for client, _ in logins]
+        del logins
+        copies = pickle.dumps(stored)  # from the disk nothing is shared
+        del stored
+        sent: list[bytes] = []
+        tracemalloc.start()
+        try:
+            nobody = cast(Any, None)
+            dc = Domain(
+                DOMAIN, realm.trust(), nobody, nobody, nobody, Clock(), time.time, (), urandom
+            )
+            dc.signalling = Signalling(Clock(), SessionTable(urandom), dc.tell)
+            port = dc.signalling.port(ipv6=False)
+            port.attach(cast(Any, Sender(sent)))
+            assignments = Assignments(DOMAIN, IPv4Network(POOL), cast(Any, Assigned(assigned)))
+            for one in pickle.loads(copies):
+                dc.restore(one)
+            for number, client in enumerate(clients):
+                address = (f"127.1.{number // 256}.{number % 256}", 4000)
+                client.here = Endpoint.of(address)
+                port.datagramReceived(client.hello(), address)
+                client.welcomed(sent.pop())
+                port.datagramReceived(client.register(), address)
+                self.assertIsInstance(client.open(sent.pop())[2], RegistrationResponse)
+            dc.signalling.stop()
+            self.assertEqual(len(dc.clients), count)
+            gc.collect()
+            held = tracemalloc.get_traced_memory()[0]
+            self.assertIsNotNone(assignments)
+            return held
+        finally:
+            tracemalloc.stop()
+
+    def test_a_client(self) -> None:
+        """A registered client takes a DC at most 4 KiB (design, section 9)."""
+        self.held(50)  # whatever is made once
+        few, many = self.held(50), self.held(550)
+        self.assertLess((many - few) / 500, MEMORY)
+
+
+class Sender:
+    """A data port that keeps what it is to send."""
+
+    def __init__(self, sent: list[bytes]) -> None:
+        self._sent = sent
+
+    def send(self, datagram: bytes, remote: object) -> bool:
+        """Keep it."""
+        self._sent.append(datagram)
+        return True
+
+
+class Assigned:
+    """A location store that knows addresses only."""
+
+    def __init__(self, certificates: dict[str, DeviceCertificate]) -> None:
+        self._certificates = certificates
+
+    def assignments(self) -> dict[str, tuple[bytes, bytes]]:
+        """All of them."""
+        found = self._certificates.values()
+        return {one.fqdn: (one.ipv6.packed, one.ipv4.packed) for one in found}
 
 
 class RoundsTests(SynchronousTestCase):

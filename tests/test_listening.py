@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from os import urandom
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from ntmobile.errors import ConfigurationError
 from ntmobile.interfaces import INotifierProvider
+from ntmobile.machines.session_table import SessionTable
+from ntmobile.machines.signalling import check_welcome, hello
 from ntmobile.plugins import find
-from ntmobile.servers.listening import listen_tcp, listen_udp
+from ntmobile.protocols.signalling import Signalling
+from ntmobile.servers.listening import listen_signalling, listen_tcp, listen_udp
 from ntmobile.testing import VirtualInternet
 from ntmobile.wire.messages.realtime import NotificationRequest
 
@@ -54,6 +59,25 @@ class RealTests(TestCase):
             if "family not supported" in str(problem):
                 raise self.skipTest("there is no IPv6 here") from None
             raise
+
+    async def test_signalling(self) -> None:
+        """Clients' datagrams reach the sessions, and are answered from where they were sent to."""
+        table = SessionTable(urandom)
+        table.add(bytes(8), bytes(32))
+        signalling = Signalling(IReactorTime(reactor), table, lambda event: None)
+        self.addCleanup(signalling.stop)
+        ports = [signalling.port(ipv6=False) for _ in range(2)]
+        opened = [self.listen(listen_signalling, port, "127.0.0.1") for port in ports]
+        for each in opened:
+            received = Received()
+            self.listen(listen_udp, received, "127.0.0.1")
+            assert received.transport is not None
+            remote = ("127.0.0.1", each.getHost().port)
+            nonce = urandom(16)
+            received.transport.write(hello(bytes(8), bytes(32), nonce), remote)
+            welcome, source = await received.source
+            self.assertEqual(source, remote)
+            self.assertEqual(len(check_welcome(welcome, bytes(32), nonce)), 16)
 
     def test_taken(self) -> None:
         """A port that is taken is a clear error, which says what to do."""

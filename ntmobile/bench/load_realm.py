@@ -211,10 +211,10 @@ class LoadRealm:
         database = LocationDatabase(self.state / "locations.sqlite")
         made: list[LoadClient] = []
         try:
-            logins = _logins(count, signer)
+            logins = logins_of(count, signer)
             while batch := list(islice(logins, 2000)):
                 database.assign([_assignment(certificate) for _, certificate in batch])
-                database.write([_stored(*one, len(made) + 1) for one in batch], [], 0)
+                database.write([stored_client(*one, len(made) + 1) for one in batch], [], 0)
                 made += [client for client, _ in batch]
                 tell(len(made))
         finally:
@@ -222,7 +222,7 @@ class LoadRealm:
         return made
 
 
-def _logins(count: int, device_ca: Signer) -> Iterator[tuple[LoadClient, DeviceCertificate]]:
+def logins_of(count: int, device_ca: Signer) -> Iterator[tuple[LoadClient, DeviceCertificate]]:
     """What as many logins leave at clients and DC."""
     pool = IPv4Network(POOL)
     first, _ = virtual.hosts_in(pool)
@@ -249,7 +249,7 @@ def _assignment(certificate: DeviceCertificate) -> tuple[str, bytes, bytes]:
     return certificate.fqdn, certificate.ipv6.packed, certificate.ipv4.packed
 
 
-def _stored(client: LoadClient, certificate: DeviceCertificate, order: int) -> StoredClient:
+def stored_client(client: LoadClient, certificate: DeviceCertificate, order: int) -> StoredClient:
     """As the DC stores a client that logged in and registered."""
     kept = Client(certificate, client.index, 0.0, Policy((f"*.{REALM}",)))
     kept.order = order
