@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import struct
 from itertools import pairwise
 from random import Random
 
-from attrs import evolve, frozen
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -27,61 +26,7 @@ from ntmobile.wire.offload import (
 )
 from ntmobile.wire.packet import TCP, UDP
 from ntmobile.wire.segmentation import Segmentation
-
-FIN, SYN, PSH, ACK, ECE, CWR = 0x01, 0x02, 0x08, 0x10, 0x40, 0x80
-SOURCE = {4: bytes((198, 18, 0, 1)), 6: bytes(range(16))}
-DESTINATION = {4: bytes((198, 18, 0, 2)), 6: bytes(range(16, 32))}
-
-
-@frozen
-class Whole:
-    """What a kernel may hand over: a packet, as its headers and payload."""
-
-    version: int = 6
-    protocol: int = TCP
-    payload: bytes = b""
-    size: int = 1000
-    flags: int = ACK
-    sequence: int = 1
-    options: bytes = b""
-    traffic_class: int = 0
-    identification: int = 0
-    ports: tuple[int, int] = (1000, 2000)
-
-    def packet(self) -> bytes:
-        """Its bytes, with a partial checksum."""
-        if self.protocol == TCP:
-            offset = (20 + len(self.options)) // 4 << 4
-            head = struct.pack(
-                "!HHIIBBHHH", *self.ports, self.sequence, 77, offset, self.flags, 500, 0, 0
-            )
-            inside = head + self.options + self.payload
-        else:
-            inside = struct.pack("!HHHH", *self.ports, 8 + len(self.payload), 0) + self.payload
-        source, destination = SOURCE[self.version], DESTINATION[self.version]
-        partial = pseudo_sum(source, destination, self.protocol, len(inside))
-        at = CHECKSUM_AT[self.protocol]
-        inside = inside[:at] + partial.to_bytes(2, "big") + inside[at + 2 :]
-        if self.version == 6:
-            first = 0x60000000 | self.traffic_class << 20 | 0x12345
-            head = struct.pack("!IHBB", first, len(inside), self.protocol, 64)
-            return head + source + destination + inside
-        total, name = 20 + len(inside), self.identification
-        head = struct.pack(
-            "!BBHHHBBH", 0x45, self.traffic_class, total, name, 0x4000, 64, self.protocol, 0
-        )
-        head += source + destination
-        return head[:10] + checksum(head).to_bytes(2, "big") + head[12:] + inside
-
-    @property
-    def offload(self) -> Offload:
-        """What is left to be done with it."""
-        if len(self.payload) <= self.size:
-            return PARTIAL
-        kind = GsoKind.UDP
-        if self.protocol == TCP:
-            kind = GsoKind.TCP4 if self.version == 4 else GsoKind.TCP6
-        return Offload(kind, self.size, True, bool(self.flags & CWR and self.protocol == TCP))
+from tests.segments import ACK, CWR, ECE, FIN, PSH, SYN, Whole
 
 
 @st.composite
@@ -263,6 +208,13 @@ class JoiningTests(SynchronousTestCase):
         end = Whole(sequence=2001, flags=ACK | 4).packet()
         packets = [packet for packet, _ in join([*data, end])]
         self.assertEqual(packets, [Whole(payload=bytes(2000)).packet(), end])
+
+    def test_end_of_something_else(self) -> None:
+        """A packet with PSH that does not go on here leaves no trace in what it does not join."""
+        first, second = cut(Whole(payload=bytes(2000)))
+        stranger = Whole(payload=b"x", sequence=99, flags=ACK | PSH).packet()
+        packets = [packet for packet, _ in join([first, second, stranger])]
+        self.assertEqual(packets, [Whole(payload=bytes(2000)).packet(), stranger])
 
     def test_limits(self) -> None:
         """No packet is larger than a packet may be, nor stands for more datagrams than allowed."""

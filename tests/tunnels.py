@@ -15,11 +15,12 @@ from random import Random
 from attrs import define, field
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from ntmobile.machines.effects import Address, Transmit
+from ntmobile.machines.effects import Address, Transmit, TransmitRun
 from ntmobile.machines.relay import RelayServer
 from ntmobile.machines.tunnel import LocalIdentity, Tunnel, unknown_hint
 from ntmobile.machines.tunnel_effects import (
     Deliver,
+    DeliverRun,
     DirectionWanted,
     Effect,
     Ended,
@@ -175,8 +176,14 @@ class Node:
         for effect in self.tunnel.effects():
             if isinstance(effect, Transmit):
                 self.internet.transmit(self, effect.datagram, effect.remote)
+            elif isinstance(effect, TransmitRun):
+                for at in range(0, len(effect.data), effect.segment):
+                    datagram = bytes(effect.data[at : at + effect.segment])
+                    self.internet.transmit(self, datagram, effect.remote)
             elif isinstance(effect, Deliver):
                 self.received.append((self.now, effect.packet[40:]))
+            elif isinstance(effect, DeliverRun):
+                self.received += [(self.now, bytes(each[40:])) for each in effect.packets]
             else:
                 self.events.append((self.now, effect))
                 if isinstance(effect, DirectionWanted):

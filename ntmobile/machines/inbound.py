@@ -34,11 +34,9 @@ _HALF: Final = _FIRST | int(Flag.SECOND)
 _PARTIAL: Final = int(Flag.PARTIAL)
 _ORDINARY: Final = int(Flag.EPOCH) | _PARTIAL
 _RESERVED: Final = 0xFF & ~(_ORDINARY | _CONTROL | _HALF)
-#: Of a datagram's header: kind, flags and reserved bytes together, index, counter.
-_HEAD: Final = struct.Struct("!IQQ")
-#: Of an inner packet: its addresses, where the families have them.
-_INNER6: Final = struct.Struct("8x32s")
-_INNER4: Final = struct.Struct("12x8s")
+#: Of an inner packet: its first byte, and its addresses where the families have them.
+_INNER6: Final = struct.Struct("B7x32s")
+_INNER4: Final = struct.Struct("B11x8s")
 
 
 class Inbound:
@@ -101,52 +99,47 @@ class Inbound:
         if session is None or epoch is None or end - at < SEALED:
             return at
         path = self._paths.find(bytes(data[at + 4 : at + 12]), remote)
-        first, index, counter = _HEAD.unpack_from(data, at)
-        flags = first >> 16 & 0xFF
-        ordinary = first == _DATA << 24 | flags << 16 and not flags & ~_ORDINARY
+        flags = data[at + 1]
+        ordinary = data[at] == _DATA and not flags & ~_ORDINARY and not data[at + 2] | data[at + 3]
         if path is None or path.limited or not ordinary or flags & 3 != epoch.bits:
             return at
-        window = epoch.window
-        if counter <= window.highest:
+        end, opened = epoch.open_run(data, at, segment, plain)
+        if not opened:
             return at
-        begin, start, last = at, counter - 1, counter - 1
-        packets: list[memoryview] = []
-        octets = 0
-        while at < end:
-            size = segment if segment <= end - at else end - at
-            if size < SEALED:
-                break
-            kind, tunnel, counter = _HEAD.unpack_from(data, at)
-            if kind != first or tunnel != index or counter <= last:
-                break
-            if not epoch.open_into(data, at, size, counter, plain):
-                break
-            if counter != last + 1:
-                window.mark_run(start + 1, last - start)
-                start = counter - 1
-            last = counter
-            inner, length = at + HEADER_SIZE, size - SEALED
-            at += size
-            if self._genuine(plain, inner, length):
-                packets.append(plain[inner : inner + length])
-                octets += length
-        if at == begin:
-            return at
-        window.mark_run(start + 1, last - start)
         self._received(session, epoch, path, now)
+        packets = [plain[begin:behind] for begin, behind in opened]
+        if not self._all_genuine(plain, opened):
+            packets = [packet for packet in packets if self._genuine(packet)]
         if packets:
-            self._take(octets, now)
+            self._take(sum(map(len, packets)), now)
             self._association.effects.append(DeliverRun(packets, bool(flags & _PARTIAL)))
         self._newest(path, now)
-        return at
+        return end
 
-    def _genuine(self, plain: memoryview, at: int, length: int) -> bool:
+    def _all_genuine(self, plain: memoryview, opened: list[tuple[int, int]]) -> bool:
+        """Whether all packets of a run are of one family and between the certified addresses."""
+        begin, behind = opened[-1]
+        least = min(behind - begin, opened[0][1] - opened[0][0])
+        version = plain[opened[0][0]] >> 4 if least else 0
+        if version == 6 and least >= 40:
+            unpack, known = _INNER6.unpack_from, self._inner6
+        elif version == 4 and least >= 20:
+            unpack, known = _INNER4.unpack_from, self._inner4
+        else:
+            return False
+        for at, _ in opened:
+            first, addresses = unpack(plain, at)
+            if addresses != known or first >> 4 != version:
+                return False
+        return True
+
+    def _genuine(self, packet: memoryview) -> bool:
         """Whether an inner packet is between the certified addresses (R22); else it is counted."""
-        version = plain[at] >> 4 if length else 0
-        if version == 6 and length >= 40:
-            if _INNER6.unpack_from(plain, at)[0] == self._inner6:
+        version = packet[0] >> 4 if packet else 0
+        if version == 6 and len(packet) >= 40:
+            if _INNER6.unpack_from(packet)[1] == self._inner6:
                 return True
-        elif version == 4 and length >= 20 and _INNER4.unpack_from(plain, at)[0] == self._inner4:
+        elif version == 4 and len(packet) >= 20 and _INNER4.unpack_from(packet)[1] == self._inner4:
             return True
         self.drops["inner address"] += 1
         return False
@@ -249,7 +242,7 @@ class Inbound:
 
     def _deliver(self, packet: bytes, flags: int, now: float) -> None:
         """An inner packet is for the application if its addresses are the certified ones (R22)."""
-        if self._genuine(memoryview(packet), 0, len(packet)):
+        if self._genuine(memoryview(packet)):
             self._take(len(packet), now)
             self._association.effects.append(Deliver(packet, bool(flags & _PARTIAL)))
 

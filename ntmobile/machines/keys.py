@@ -21,6 +21,9 @@ _DATA: Final = int(Kind.TUNNEL_DATA)
 _EPOCH: Final = int(Flag.EPOCH)
 _ZEROS: Final = bytes(4)
 _NONCE: Final = struct.Struct("!IQ")
+#: Of a datagram's header: kind, flags and reserved bytes together, index, counter.
+_HEAD: Final = struct.Struct("!IQQ")
+_LEAST: Final = HEADER_SIZE + TAG_SIZE
 
 
 class Epoch:
@@ -67,41 +70,71 @@ class Epoch:
         head = HEADER.pack(_DATA, flags | self.bits, 0, index, counter)
         return head + self._sealing.encrypt(_ZEROS + head[12:], plaintext, head)
 
-    def seal_into(self, run: memoryview, at: int, size: int, flags: int, index: bytes) -> None:
-        """Seal an inner packet of ``size`` bytes where it stands: 20 bytes behind ``at``.
+    def seal_run(self, run: memoryview, segment: int, flags: int, index: bytes) -> None:
+        """Seal inner packets where they stand in datagrams of ``segment`` bytes, the last shorter.
 
-        The header is written before it and the tag behind it.
+        Each has 20 bytes before it, for the header, and 16 behind it, for the tag.
         """
-        counter = self.counter
-        self.counter = counter + 1
-        body = at + HEADER_SIZE
-        HEADER.pack_into(run, at, _DATA, flags | self.bits, 0, index, counter)
-        self._sealing.encrypt_into(
-            _NONCE.pack(0, counter),
-            run[body : body + size],
-            run[at:body],
-            run[body : body + size + TAG_SIZE],
-        )
-
-    def open_into(
-        self, run: memoryview, at: int, size: int, counter: int, plain: memoryview
-    ) -> bool:
-        """Open the datagram of ``size`` bytes at ``at`` into the same place of another buffer.
-
-        The caller looks after the window: before for a replay, afterwards to mark the counter.
-
-        :return: whether it is authentic.
-        """
-        if counter >= COUNTER_LIMIT:
-            return False
-        body, end = at + HEADER_SIZE, at + size
-        try:
-            self._opening.decrypt_into(
-                _NONCE.pack(0, counter), run[body:end], run[at:body], plain[body : end - TAG_SIZE]
+        seal, nonce, write = self._sealing.encrypt_into, _NONCE.pack, HEADER.pack_into
+        flags |= self.bits
+        counter, end = self.counter, len(run)
+        for at in range(0, end, segment):
+            write(run, at, _DATA, flags, 0, index, counter)
+            body, behind = at + HEADER_SIZE, at + segment
+            if behind > end:
+                behind = end
+            seal(
+                nonce(0, counter),
+                run[body : behind - TAG_SIZE],
+                run[at:body],
+                run[body:behind],
             )
-        except (InvalidTag, ValueError):
-            return False
-        return True
+            counter += 1
+        self.counter = counter
+
+    def open_run(
+        self, run: memoryview, at: int, segment: int, plain: memoryview
+    ) -> tuple[int, list[tuple[int, int]]]:
+        """Open datagrams of ``segment`` bytes, the last shorter, into the same places of ``plain``.
+
+        From ``at`` on, as long as they are of one kind, flags and index, authentic, and newer than
+        all before; what is not is for :meth:`open`, which tells why. They are marked as seen.
+
+        :return: where this ends, and where the inner packets begin and end.
+        """
+        head = _HEAD.unpack_from
+        first, index, counter = head(run, at)
+        window = self.window
+        end = len(run)
+        opened: list[tuple[int, int]] = []
+        start = last = counter - 1
+        if counter <= window.highest:
+            return at, opened
+        decrypt, nonce = self._opening.decrypt_into, _NONCE.pack
+        while at < end:
+            behind = at + segment
+            if behind > end:
+                behind = end
+                if behind - at < _LEAST:
+                    break
+            kind, tunnel, counter = head(run, at)
+            if kind != first or tunnel != index or counter <= last or counter >= COUNTER_LIMIT:
+                break
+            body, tag = at + HEADER_SIZE, behind - TAG_SIZE
+            try:
+                decrypt(nonce(0, counter), run[body:behind], run[at:body], plain[body:tag])
+            except (InvalidTag, ValueError):
+                break
+            if counter != last + 1:
+                window.mark_run(start + 1, last - start)
+                start = counter - 1
+            last = counter
+            opened.append((body, tag))
+            at = behind
+        if opened:
+            window.mark_run(start + 1, last - start)
+            self.proven = True
+        return at, opened
 
     def open(self, datagram: bytes, counter: int) -> bytes | None:
         """The plaintext of a datagram whose header has this counter.

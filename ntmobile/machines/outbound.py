@@ -19,7 +19,7 @@ from ntmobile.machines.paths import Path
 from ntmobile.machines.splitting import halves
 from ntmobile.machines.tunnel_effects import Deliver
 from ntmobile.wire import icmp
-from ntmobile.wire.headers import HEADER_SIZE, Flag
+from ntmobile.wire.headers import HEADER_SIZE, TAG_SIZE, Flag
 from ntmobile.wire.messages.realtime import Purpose
 from ntmobile.wire.offload import GsoKind, Offload
 from ntmobile.wire.packet import Buffer
@@ -116,14 +116,11 @@ class Outbound:
         count, length = segments.count, segments.length
         run = bytearray(count * SEALED + (count - 1) * length + segments.last)
         view = memoryview(run)
-        write, seal, index, at = segments.write, epoch.seal_into, path.identifier, 0
-        for number in range(count):
-            size = write(number, view, at + HEADER_SIZE)
-            seal(view, at, size, _PARTIAL, index)
-            at += size + SEALED
+        segments.write_run(view, HEADER_SIZE, TAG_SIZE)
+        epoch.seal_run(view, length + SEALED, _PARTIAL, path.identifier)
         self._association.effects.append(TransmitRun(run, length + SEALED, path.remote))
-        path.sent += at
-        trial = self._affordable(at)
+        path.sent += len(run)
+        trial = self._affordable(len(run))
         if trial is not None:
             self._association.effects.append(TransmitRun(run, length + SEALED, trial.remote))
 

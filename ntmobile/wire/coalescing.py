@@ -111,12 +111,15 @@ class _Flow:
         if not 0 < size <= self.size:
             return False
         header = bytearray(packet[:top])
-        if self.protocol == TCP:
-            self.flags = header[start + 13]
+        flags = header[start + 13] if self.protocol == TCP else 0
+        if flags:
             header[start + 13] &= ~_LAST
         if size != self.size:
             _set_lengths(header, start, self.protocol, self.top + self.size)
-        return header == self.expected
+        if header != self.expected:
+            return False
+        self.flags = flags
+        return True
 
     @property
     def closed(self) -> bool:

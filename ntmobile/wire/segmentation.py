@@ -100,6 +100,31 @@ class Segmentation:
         _SHORT.pack_into(made, start + CHECKSUM_AT[protocol], partial)
         return made
 
+    def write_run(self, into: memoryview, before: int, after: int) -> None:
+        """Write all pieces one after another.
+
+        :param before: bytes left free before each piece. :param after: and behind it.
+        """
+        top, step, header, last = self._top, self._step, self._header, self.count - 1
+        whole, stride, begin, at = self._packet, before + self.length + after, top, before
+        sequence_at = self._sequence_at
+        if self._ip is None and sequence_at:  # TCP over IPv6: the only difference is the sequence
+            sequence, pack = self._sequence, _SEQUENCE.pack_into
+            for _ in range(last):
+                into[at : at + top] = header
+                pack(into, at + sequence_at, sequence & 0xFFFFFFFF)
+                into[at + top : at + top + step] = whole[begin : begin + step]
+                at += stride
+                begin += step
+                sequence += step
+            if self._before & _CWR and last:
+                into[before + sequence_at + 9] |= _CWR
+            self.write(last, into, at)
+            return
+        for number in range(self.count):
+            self.write(number, into, at)
+            at += stride
+
     def write(self, number: int, into: bytearray | memoryview, at: int) -> int:
         """Write one piece.
 
