@@ -35,9 +35,9 @@ RAW = "no tunnel"
 
 _NOTE = f"""\
 One TCP flow of iperf3, {SECONDS:.0f} s a sample, counted by the receiver, between two hosts
-(network namespaces) at one switch. All are started before the first sample and measured in turn;
-each has the MTU that it chooses itself. Everything, the two ends included, shares the machine's
-cores."""
+(network namespaces) at one switch, each contender's own. All are started before the first sample
+and measured in turn; each has the MTU that it chooses itself. Everything, the two ends included,
+shares the machine's cores."""
 
 
 @define(eq=False)
@@ -80,17 +80,26 @@ class Own(Peer):
         return gigabits({"bytes": total, "seconds": seconds})
 
 
-def contenders(hosts: tuple[Host, Host], devices: tuple[Device, Device], say: Say) -> list[Peer]:
-    """All, in the order of the table."""
+async def contenders(standing: StandingLab, say: Say) -> list[Peer]:
+    """All but ntmobile, in the order of the table.
+
+    Each has two hosts of its own, all at one switch: else one that looks for ways by itself might
+    find the other's tunnel.
+    """
+
+    async def hosts(number: int) -> tuple[Host, Host]:
+        network = standing.networks["one"]
+        first = await standing.internet.client(f"peer{number}-a", network)
+        return first, await standing.internet.client(f"peer{number}-b", network)
+
     return [
-        Own(OWN, hosts, 1, say, devices=devices),
-        Raw(RAW, hosts, 2, say),
-        Nebula("Nebula (Debian)", hosts, 3, say),
-        WireGuard("wireguard-go (Debian)", hosts, 4, say),
-        Nebula("Nebula (current)", hosts, 5, say, is_current=True),
-        WireGuard("wireguard-go (current)", hosts, 6, say, is_current=True),
-        Tailscale("Tailscale (user-space mode)", hosts, 7, say),
-        Iroh("iroh", hosts, 8, say),
+        Raw(RAW, await hosts(2), 2, say),
+        Nebula("Nebula (Debian)", await hosts(3), 3, say),
+        WireGuard("wireguard-go (Debian)", await hosts(4), 4, say),
+        Nebula("Nebula (current)", await hosts(5), 5, say, is_current=True),
+        WireGuard("wireguard-go (current)", await hosts(6), 6, say, is_current=True),
+        Tailscale("Tailscale (user-space mode)", await hosts(7), 7, say),
+        Iroh("iroh", await hosts(8), 8, say),
     ]
 
 
@@ -132,7 +141,8 @@ async def measure(reactor: ReactorBase, repeat: int, say: Say) -> Section:
         standing = await StandingLab.build(lab, {"one": Access.DUAL}, {"one": "other"})
         platform = await Platform.build(standing)
         devices = platform.devices["one"], platform.devices["other"]
-        peers = contenders((devices[0].host, devices[1].host), devices, say)
+        own = Own(OWN, (devices[0].host, devices[1].host), 1, say, devices=devices)
+        peers: list[Peer] = [own, *await contenders(standing, say)]
         rows = await start_all(peers, say)
         measures = {
             peer.name: partial(peer.measure, SECONDS) for peer in peers if peer.name not in rows
