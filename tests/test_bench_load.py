@@ -208,7 +208,7 @@ class ReportTests(SynchronousTestCase):
         logins = {"logins_per_second": 30.0, "enrolment_seconds": 0.15}
         memory = Memory(60 << 20, 460 << 20, 600 << 20, 100_000)
         rates = dict.fromkeys(names, rate)
-        return Report(100_000, 64, logins, 4.7, memory, rates, ["WARN something"])
+        return Report(100_000, 64, True, logins, 4.7, memory, rates, ["WARN something"])
 
     def test_limits(self) -> None:
         """It is said what was busy, so that a slow generator is not taken for a slow DC."""

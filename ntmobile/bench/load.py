@@ -104,6 +104,7 @@ class Report:
 
     clients: int
     window: int
+    relay: bool
     logins: dict[str, float]
     recovery_seconds: float
     memory: Memory
@@ -120,6 +121,7 @@ class Report:
         return {
             "clients": self.clients,
             "window": self.window,
+            "relay": self.relay,
             "logins": self.logins,
             "recovery_seconds": self.recovery_seconds,
             "memory": self.memory.as_dict(),
@@ -139,6 +141,7 @@ class Measurement:
     """One run.
 
     :ivar directory: empty. :ivar seconds: of each phase. :ivar window: operations at once.
+    :ivar relay: whether the DC has an RS, which takes part in every direction.
     :ivar say: told what is being done, for people.
     """
 
@@ -147,6 +150,7 @@ class Measurement:
     seconds: float
     window: int
     logins: int
+    relay: bool
     say: Callable[[str], None]
     _realm: LoadRealm = field(init=False)
 
@@ -168,6 +172,8 @@ class Measurement:
             begun = time.perf_counter()
             self._realm.start_coordinator(self.clients)
             recovery = time.perf_counter() - begun
+            if self.relay:
+                self._realm.start_relay()
             return self._load(clients, empty, logins, recovery)
         finally:
             self._realm.close()
@@ -214,7 +220,7 @@ class Measurement:
             phases: dict[str, tuple[str, Phase]] = {
                 "registrations": ("Registrations", Registering(rounds(clients))),
                 "keep_alives": ("Keep-alives", KeepingAlive(rounds(clients))),
-                "directions": ("Directions", Directing(rounds(clients, 2))),
+                "directions": ("Directions", Directing(rounds(clients, 2), self.relay)),
             }
             for name, (title, phase) in phases.items():
                 rates[name] = self._measure(load, phase, self.seconds, title)
@@ -222,7 +228,9 @@ class Measurement:
         finally:
             wire.close()
         problems = self._realm.dc.problems()
-        return Report(self.clients, self.window, logins, recovery, memory, rates, problems)
+        return Report(
+            self.clients, self.window, self.relay, logins, recovery, memory, rates, problems
+        )
 
     def _measure(self, load: Load, phase: Phase, seconds: float, title: str) -> Rate:
         self.say(title)

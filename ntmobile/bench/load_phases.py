@@ -104,10 +104,11 @@ class Directing:
     One is done when MN has its Direction Response, and both have their Route Direction, which they
     acknowledge.
 
-    :ivar repeated: Route Directions that came again.
+    :ivar relay: each names a relay. :ivar repeated: Route Directions that came again.
     """
 
     _turn: Iterator[tuple[LoadClient, ...]]
+    relay: bool
     repeated: int = 0
     _open: dict[str, _Asking] = field(factory=dict)
 
@@ -126,6 +127,8 @@ class Directing:
         """See :class:`~ntmobile.bench.load_driver.Phase`."""
         _, identifier, message = client.open(datagram)
         match message:
+            case RouteDirection() if self.relay and message.relay is None:
+                raise MalformedMessage("a direction without a relay")
             case RouteDirection():
                 word = RouteDirectionAcknowledgement(message.direction, message.generation)
                 load.wire.send(client, client.answer(identifier, word))

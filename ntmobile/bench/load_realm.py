@@ -190,6 +190,15 @@ class LoadRealm:
         self.dc.expect(f"{DOMAIN}: {clients} clients restored", 30 + clients / 1000)
         self.dc.expect("linked to the account server", 30)
 
+    def start_relay(self) -> None:
+        """Start an RS, which the DC directs for every direction; it has room for all of them."""
+        (port,) = free_ports(1)
+        made = self._realm.add_relay("rs1", DOMAIN, [HOST], port)
+        change(made.file, {("limits", "tunnels"): 1 << 20})
+        relay = Server.start("ntm-relay", made.file, self.directory / "rs.log")
+        self._servers.append(relay)
+        relay.expect("registered with", 30)
+
     def stop_coordinator(self) -> None:
         """End the DC."""
         self.dc.stop()

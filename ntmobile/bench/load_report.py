@@ -24,7 +24,8 @@ _LIMITS: Final = {
 
 def lines(report: Report) -> Iterator[str]:
     """The report, line by line."""
-    yield f"A coordinator with {report.clients} clients, {report.window} requests at once"
+    relay = " and a relay" if report.relay else ""
+    yield f"A coordinator with {report.clients} clients{relay}, {report.window} requests at once"
     yield ""
     rows = [_HEAD, *(_row(_TITLES[name], rate) for name, rate in report.rates.items())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -56,18 +56,26 @@ def bench() -> None:
     show_default=True,
     help="Real logins through the account server.",
 )
+@click.option(
+    "--relay/--no-relay",
+    default=True,
+    show_default=True,
+    help="With a relay server, a part of every direction.",
+)
 @json_option()
-def load(clients: int, seconds: float, window: int, logins: int, as_json: bool) -> None:
+def load(
+    clients: int, seconds: float, window: int, logins: int, relay: bool, as_json: bool
+) -> None:
     """Put a coordinator under the load of very many clients.
 
-    A realm of its own with account server and coordinator, in real processes on loopback; this
-    process plays the clients: they say hello, register, keep alive, and ask for directions to each
-    other. Takes about a minute and 1 GB of memory; nothing is left behind.
+    A realm of its own with account server, coordinator and relay server, in real processes on
+    loopback; this process plays the clients: they say hello, register, keep alive, and ask for
+    directions to each other. Takes about a minute and 1 GB of memory; nothing is left behind.
     """
     signal.signal(signal.SIGTERM, _terminated)
     directory = Path(tempfile.mkdtemp(prefix="ntmload-"))
     try:
-        report = Measurement(directory, clients, seconds, window, logins, _progress).run()
+        report = Measurement(directory, clients, seconds, window, logins, relay, _progress).run()
     finally:
         _progress("")
         remove_tree(directory)
