@@ -53,6 +53,29 @@ class TableCase(SynchronousTestCase):
         return client
 
 
+class ExpiryTests(TableCase):
+    def test_over(self) -> None:
+        """A session that is over is found then, not before, and once."""
+        early = Client(self.realm.device(f"desk.bob.{DOMAIN}")[2], b"index-03", 70.0, Policy())
+        self.table.add(early)
+        self.assertEqual(self.table.expired(69.9), [])
+        self.assertEqual(self.table.expired(70.0), [early])
+        self.assertEqual(self.table.expired(71.0), [])
+        self.assertEqual(self.table.expired(1e6), [self.phone, self.laptop])
+
+    def test_another_login(self) -> None:
+        """Where a device has logged in again, only its newest session counts."""
+        again = Client(self.phone.certificate, b"index-03", 2e6, Policy())
+        self.table.add(again)
+        self.assertEqual(self.table.expired(1e6), [self.laptop])
+        self.assertEqual(self.table.expired(2e6), [again])
+
+    def test_removed(self) -> None:
+        """Who was removed is not found again."""
+        self.table.remove(PHONE)
+        self.assertEqual(self.table.expired(1e6), [self.laptop])
+
+
 class RegistrationTests(TableCase):
     def test_global(self) -> None:
         """Seen under an address of its own, a client is not behind a NAT."""

@@ -22,6 +22,7 @@ MISSED_KEEPALIVES: Final = 3
 LONGEST_KEEPALIVE: Final = 3600
 #: Correspondents remembered for each client, newest last, for revocation (R34).
 CORRESPONDENTS: Final = 1024
+_MINUTE: Final = 60.0
 #: The location of a client that never registered.
 NOWHERE: Final = Location(0, (), ())
 #: The correspondents of a client that has none.
@@ -146,6 +147,7 @@ class ClientTable:
     _by_name: dict[str, Client] = field(factory=dict, init=False)
     _by_index: dict[bytes, Client] = field(factory=dict, init=False)
     _by_user: dict[str, dict[str, Client]] = field(factory=dict, init=False)
+    _ending: dict[int, list[bytes]] = field(factory=dict, init=False)
     _order: int = field(default=0, init=False)
 
     def __len__(self) -> int:
@@ -165,6 +167,7 @@ class ClientTable:
         self._by_name[client.fqdn] = client
         self._by_index[client.index] = client
         self._by_user.setdefault(names.user_of(client.fqdn), {})[client.fqdn] = client
+        self._ending.setdefault(int(client.expires // _MINUTE), []).append(client.index)
         return former
 
     def remove(self, fqdn: str) -> Client | None:
@@ -177,6 +180,24 @@ class ClientTable:
             if not devices:
                 del self._by_user[names.user_of(fqdn)]
         return client
+
+    def expired(self, now: float) -> list[Client]:
+        """The clients whose sessions are over, each once; the caller removes them.
+
+        They are kept by the minute in which they end, so that nobody looks through all of them.
+        """
+        found = []
+        for minute in [one for one in self._ending if one <= now // _MINUTE]:
+            waiting = []
+            for index in self._ending.pop(minute):
+                client = self._by_index.get(index)
+                if client is not None and client.expires <= now:
+                    found.append(client)
+                elif client is not None:
+                    waiting.append(index)
+            if waiting:
+                self._ending[minute] = waiting
+        return found
 
     def of_index(self, index: bytes) -> Client:
         """The client of a session. :raises NotRegistered: there is none."""

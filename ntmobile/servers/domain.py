@@ -252,7 +252,7 @@ class Domain:
                 early.popleft()
             if not early:
                 del self._early[fqdn]
-        for client in [one for one in self.clients if one.expires <= now]:
+        for client in self.clients.expired(now):
             self._forget(client)
 
     # -- from clients
