@@ -31,6 +31,8 @@ _RTM_DELROUTE: Final = 25
 _IFF_UP: Final = 0x1
 _IFLA_MTU: Final = 4
 _IFLA_AF_SPEC: Final = 26
+_IFLA_GSO_MAX_SIZE: Final = 41
+_IFLA_GSO_IPV4_MAX_SIZE: Final = 63
 _IFLA_INET6_ADDR_GEN_MODE: Final = 8
 _IN6_ADDR_GEN_MODE_NONE: Final = b"\x01"
 _IFA_ADDRESS: Final = 1
@@ -81,6 +83,13 @@ class RouteSocket:
         attributes = b"" if mtu is None else _attribute(_IFLA_MTU, struct.pack("=I", mtu))
         body = _LINK.pack(socket.AF_UNSPEC, 0, index, _IFF_UP, _IFF_UP) + attributes
         self._request("link up", _RTM_NEWLINK, 0, body)
+
+    def limit_segments(self, index: int, size: int) -> None:
+        """Have the kernel hand over at most so many bytes at a time, to be cut (TSO, USO)."""
+        for kind in (_IFLA_GSO_MAX_SIZE, _IFLA_GSO_IPV4_MAX_SIZE):  # the second since Linux 6.3
+            limit = _attribute(kind, struct.pack("=I", size))
+            body = _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0) + limit
+            self._request("limit segments", _RTM_NEWLINK, 0, body)
 
     def without_link_local(self, index: int) -> None:
         """Have the kernel make no IPv6 link-local address when the link comes up."""
