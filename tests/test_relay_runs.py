@@ -94,7 +94,7 @@ def runs(draw: st.DrawFn) -> tuple[list[bytes], int]:
         st.integers(0, 3),
     )
     # Repetitions, so that there are parts of more than one datagram.
-    said = draw(st.lists(st.tuples(header, st.integers(1, 9)), min_size=1, max_size=6))
+    said = draw(st.lists(st.tuples(header, st.integers(1, 30)), min_size=1, max_size=6))
     datagrams = [
         (bytes([kind, 0, 0, 0]) + index + bytes([counter]) * 160)[:segment]
         for (kind, index, counter), times in said
@@ -152,18 +152,20 @@ class HeaderTests(SynchronousTestCase):
 
     def test_every_header_byte_counts(self) -> None:
         """One byte of kind or index that differs in one datagram makes a run mixed."""
-        run = bytearray(data(1, 40) * 20)
-        self.assertEqual(INDEX, common_index(memoryview(run), 40))
-        for at in (0, *range(4, 12)):
-            for number in range(20):
-                run[number * 40 + at] ^= 1
-                self.assertIsNone(common_index(memoryview(run), 40))
-                run[number * 40 + at] ^= 1
+        for count in (2, 20, 21, 40):
+            run = bytearray(data(1, 40) * count)
+            self.assertEqual(INDEX, common_index(memoryview(run), 40))
+            for at in (0, *range(4, 12)):
+                for number in range(count):
+                    run[number * 40 + at] ^= 1
+                    self.assertIsNone(common_index(memoryview(run), 40))
+                    run[number * 40 + at] ^= 1
 
     def test_other_bytes_do_not(self) -> None:
         """Flags and counters differ in any run."""
-        run = b"".join(data(number, 40) for number in range(20))
-        self.assertEqual(INDEX, common_index(memoryview(run), 40))
+        for count in (20, 40):
+            run = b"".join(data(number, 40) for number in range(count))
+            self.assertEqual(INDEX, common_index(memoryview(run), 40))
 
     def test_last_without_header(self) -> None:
         """A last datagram too short for a header is no part of a run."""

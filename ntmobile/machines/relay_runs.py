@@ -13,23 +13,31 @@ from ntmobile.wire.headers import FORWARDED, HEADER_SIZE
 
 #: Where the index stands in a header.
 _INDEX: Final = slice(4, 12)
+#: Datagrams of a run up to which it is quicker to look at one after another.
+_FEW: Final = 20
 
 
 def common_index(data: memoryview, segment: int) -> bytes | None:
     """The index that every header of a run has; ``None`` unless all are alike and forwardable.
 
-    The kind and each byte of the index are compared for the whole run at once: datagram by datagram
-    would take longer than sending it.
+    Of a long run, kind and each byte of the index are compared for all datagrams at once: nine
+    steps instead of one for each datagram.
 
     :param data: datagrams of ``segment`` bytes, the last may be shorter.
     """
     count = -(-len(data) // segment)
     if len(data) - (count - 1) * segment < HEADER_SIZE:
         return None
-    kind = data[0]
-    if kind not in FORWARDED or data[::segment].tobytes().count(kind) != count:
+    kind, index = data[0], data[_INDEX].tobytes()
+    if kind not in FORWARDED:
         return None
-    index = data[_INDEX].tobytes()
+    if count <= _FEW:
+        for at in range(segment, len(data), segment):
+            if data[at] != kind or data[at + 4 : at + 12].tobytes() != index:
+                return None
+        return index
+    if data[::segment].tobytes().count(kind) != count:
+        return None
     for at, byte in enumerate(index, _INDEX.start):
         if data[at::segment].tobytes().count(byte) != count:
             return None
