@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from typing import Any
@@ -12,9 +13,21 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from ntmobile.errors import NTMobileError
-from ntmobile.plugins.tun_device import BURST, TunDevice
-from ntmobile.wire.offload import Offload
+from ntmobile.errors import MalformedMessage, NTMobileError
+from ntmobile.plugins import tun_device
+from ntmobile.plugins.tun_device import BURST, BURST_BYTES, TunDevice
+from ntmobile.wire.offload import (
+    PARTIAL,
+    VIRTIO,
+    VIRTIO_SIZE,
+    GsoKind,
+    Offload,
+    complete,
+    pack_virtio,
+    parse_virtio,
+)
+from ntmobile.wire.packet import UDP, Buffer
+from tests.segments import Whole
 
 
 @implementer(IReactorFDSet)
@@ -59,7 +72,7 @@ class DeviceTests(SynchronousTestCase):
         self.device = TunDevice(self.reactor, ours.detach(), self.receive, self.losses.append)
         self.addCleanup(self.device.close)
 
-    def receive(self, packet: memoryview, offload: Offload | None) -> None:
+    def receive(self, packet: Buffer, offload: Offload | None) -> None:
         """Take a packet as the client does."""
         if bytes(packet) == b"bad":
             raise ValueError("no packet at all")
@@ -130,7 +143,7 @@ class DeviceTests(SynchronousTestCase):
     def test_close_while_reading(self) -> None:
         """The client may close in the midst of a burst."""
 
-        def close(packet: memoryview, offload: Offload | None) -> Any:
+        def close(packet: Buffer, offload: Offload | None) -> Any:
             self.received.append(bytes(packet))
             self.device.close()
 
@@ -140,3 +153,101 @@ class DeviceTests(SynchronousTestCase):
         self.kernel.send(b"two")
         self.device.doRead()
         self.assertEqual(([b"one"], []), (self.received, self.losses))
+
+
+class OffloadTests(SynchronousTestCase):
+    """A device that leaves cutting and checksums to us, and takes what is joined."""
+
+    def device(self, offered: int | None) -> TunDevice:
+        """A device that offers this much."""
+        self.patch(tun_device, "offload_tun", lambda descriptor, header: offered)
+        ours, self.kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.addCleanup(self.kernel.close)
+        self.kernel.setblocking(False)
+        self.received: list[tuple[bytes, Offload | None]] = []
+        device = TunDevice(Readers(), ours.detach(), self.receive, self.fail)
+        self.addCleanup(device.close)
+        return device
+
+    def receive(self, packet: Buffer, offload: Offload | None) -> None:
+        """Take a packet as the client does."""
+        self.received.append((bytes(packet), offload))
+
+    def taken(self) -> list[tuple[bytes, Offload | None]]:
+        """What the kernel has been given."""
+        given: list[tuple[bytes, Offload | None]] = []
+        while True:
+            try:
+                data = self.kernel.recv(70000)
+            except BlockingIOError:
+                return given
+            given.append((data[VIRTIO_SIZE:], parse_virtio(data)))
+
+    def test_read(self) -> None:
+        """Packets come with what is left to be done with them."""
+        device = self.device(0x6F)
+        self.assertTrue(device.offload)
+        large = Whole(payload=bytes(30000))
+        done = complete(Whole(4, payload=b"x").packet())
+        for packet, offload in ((large.packet(), large.offload), (done, None)):
+            self.kernel.send(pack_virtio(offload, packet) + packet)
+        device.doRead()
+        self.assertEqual(self.received, [(large.packet(), large.offload), (done, None)])
+
+    def test_written(self) -> None:
+        """Parts become one packet, with what is left to be done before it."""
+        device = self.device(0x6F)
+        whole = Whole(protocol=UDP, payload=bytes(2500))
+        packet = whole.packet()
+        device.send_parts([packet[:48], packet[48:1000], packet[1000:]], whole.offload)
+        device.send(packet)
+        self.assertEqual(self.taken(), [(packet, whole.offload), (packet, None)])
+        self.assertEqual(device.traffic.to_applications, 2)
+
+    def test_no_joined_datagrams(self) -> None:
+        """A device before Linux 6.2 gets joined datagrams one by one, and joined TCP as it is."""
+        device = self.device(0x0F)
+        whole = Whole(4, UDP, bytes(range(250)) * 10, identification=65535)
+        packet = whole.packet()
+        device.send_parts([packet[:28], packet[28:]], whole.offload)
+        pieces = self.taken()
+        self.assertEqual([offload for _, offload in pieces], [PARTIAL] * 3)
+        self.assertEqual(b"".join(piece[28:] for piece, _ in pieces), whole.payload)
+        stream = Whole(payload=bytes(2500))
+        device.send(stream.packet(), stream.offload)
+        self.assertEqual(self.taken(), [(stream.packet(), stream.offload)])
+
+    def test_never_offered(self) -> None:
+        """A packet to be cut in a way that was never offered is counted; the next ones come."""
+        device = self.device(0x6F)
+        packet = Whole(payload=bytes(3000)).packet()
+        self.kernel.send(VIRTIO.pack(1, 3, 60, 1000, 40, 16) + packet)
+        self.kernel.send(VIRTIO.pack(1, GsoKind.TCP6, 60, 1000, 90, 16) + packet)
+        self.kernel.send(bytes(VIRTIO_SIZE) + b"next")
+        device.doRead()
+        self.assertEqual(([(b"next", None)], 2), (self.received, device.traffic.dropped))
+        self.assertEqual(2, len(self.flushLoggedErrors(MalformedMessage)))
+
+    def test_bounded_by_bytes(self) -> None:
+        """Large packets use up a wake-up sooner than small ones."""
+        device = self.device(0x6F)
+        whole = Whole(payload=bytes(60000))
+        packet = pack_virtio(whole.offload, whole.packet()) + whole.packet()
+        self.kernel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while sent <= 2 * BURST_BYTES // len(packet):
+                self.kernel.send(packet)
+                sent += 1
+        device.doRead()
+        self.assertEqual(len(self.received), min(sent, -(-BURST_BYTES // len(packet))))
+
+    def test_none(self) -> None:
+        """A device without offload gets and gives plain packets."""
+        device = self.device(None)
+        self.assertFalse(device.offload)
+        packet = complete(Whole(payload=b"x").packet())
+        self.kernel.send(packet)
+        device.doRead()
+        device.send(packet)
+        self.assertEqual(([(packet, None)], packet), (self.received, self.kernel.recv(9000)))

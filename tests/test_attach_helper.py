@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -97,6 +97,13 @@ class ServiceTests(SynchronousTestCase):
         ):
             with self.assertRaisesRegex(NTMobileError, text):
                 connection.request(operation)
+
+    def test_agent_without_offload(self) -> None:
+        """An agent that does not know what is before each packet is told what to do."""
+        network = VirtualNetwork(-1, cast(Any, None), cast(Any, None))
+        answer, descriptors = network.attach({"op": "attach", "version": channel.VERSION})
+        self.assertIn("ntm down", answer["error"])
+        self.assertEqual(descriptors, ())
 
     def test_other_version(self) -> None:
         """A client of another version is told what to do, and may still end it."""

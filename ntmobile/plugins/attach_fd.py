@@ -11,7 +11,8 @@ and in the configuration of a client whose parent hands a descriptor down::
     descriptor = 3
 
 The device must deliver plain IP packets, one a read (``IFF_TUN | IFF_NO_PI``), and who made it has
-given it the client's virtual addresses, MTU and routes.
+given it the client's virtual addresses, MTU and routes. With ``IFF_VNET_HDR`` as well, packets of
+up to 64 KiB are exchanged, which is many times as fast.
 """
 
 from __future__ import annotations

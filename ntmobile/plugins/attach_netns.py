@@ -118,7 +118,7 @@ class NetnsAttachment(InterfaceAttachment):
         self._lost: Lost | None = lost
         self._keeper = Keeper(reactor, channel, self._fail)
         try:
-            _, [descriptor] = self._keeper.ask("attach")
+            _, [descriptor] = self._keeper.ask("attach", offload=True)
             device = TunDevice(reactor, descriptor, receive, self._fail)
             try:
                 super().__init__(device, self._keeper.configure, addresses, routes)

@@ -35,7 +35,9 @@ _TUNGETIFF: Final = 0x800454D2
 _TUNSETVNETHDRSZ: Final = 0x400454D8
 #: What a device may leave to us, the most first: checksums; segments of TCP over IPv4 and IPv6,
 #: with ECN; and since Linux 6.2 of UDP (TUN_F_CSUM, _TSO4, _TSO6, _TSO_ECN, _USO4, _USO6).
-_OFFLOADS: Final = (0x6F, 0x0F)
+_OFFLOADS: Final = (0x6F, 0x0F, 0x01)
+#: Of these, segments of UDP.
+DATAGRAMS: Final = 0x60
 _IFREQ: Final = struct.Struct("16sH22x")
 
 _PR_CAP_AMBIENT: Final = 47
@@ -95,27 +97,28 @@ def open_tun(name: str, flags: int = TUN_FLAGS) -> int:
     return descriptor
 
 
-def offload_tun(descriptor: int, header: int) -> bool:
+def offload_tun(descriptor: int, header: int) -> int | None:
     """Have a TUN device leave cutting and checksums to us, and take what is joined.
 
     :param header: bytes of the header before each packet, if there is one.
-    :return: whether there is; ``False`` for a device made without, or what is no TUN device.
+    :return: what it will leave to us (the bits of :data:`DATAGRAMS` among it), perhaps nothing;
+        ``None`` where there is no header: a device made without, or what is no TUN device.
     """
     asked = bytearray(_IFREQ.size)
     try:
         fcntl.ioctl(descriptor, _TUNGETIFF, asked)
         if not _IFREQ.unpack(asked)[1] & _IFF_VNET_HDR:
-            return False
+            return None
         fcntl.ioctl(descriptor, _TUNSETVNETHDRSZ, struct.pack("=i", header))
     except OSError:
-        return False
+        return None
     for offload in _OFFLOADS:
         try:
             fcntl.ioctl(descriptor, _TUNSETOFFLOAD, offload)
         except OSError:
             continue
-        break
-    return True
+        return offload
+    return 0
 
 
 def _check(result: int, call: str, path: str | None = None) -> None:

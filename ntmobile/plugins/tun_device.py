@@ -19,9 +19,17 @@ from zope.interface import implementer
 
 from ntmobile.errors import NTMobileError
 from ntmobile.interfaces import AttachmentTraffic
-from ntmobile.plugins.linux import offload_tun
-from ntmobile.wire.offload import VIRTIO_SIZE, Offload, pack_virtio, parse_virtio
+from ntmobile.plugins.linux import DATAGRAMS, offload_tun
+from ntmobile.wire.offload import (
+    PARTIAL,
+    VIRTIO_SIZE,
+    GsoKind,
+    Offload,
+    open_virtio,
+    pack_virtio,
+)
 from ntmobile.wire.packet import Buffer
+from ntmobile.wire.segmentation import Segmentation
 
 log = Logger()
 
@@ -31,7 +39,7 @@ BURST_BYTES: Final = 256 << 10
 #: The longest packet a device can hand over.
 _LARGEST: Final = 65535
 
-Receive = Callable[[memoryview, Offload | None], object]
+Receive = Callable[[Buffer, Offload | None], object]
 
 #: Writing failed for now or for this packet; the device lives.
 _PASSING: Final = (errno.EAGAIN, errno.EINVAL, errno.EIO, errno.ENOBUFS, errno.ENOMEM)
@@ -61,7 +69,10 @@ class TunDevice:
         self._receive = receive
         self._lost = lost
         os.set_blocking(descriptor, False)
-        self.offload = offload_tun(descriptor, VIRTIO_SIZE)
+        offered = offload_tun(descriptor, VIRTIO_SIZE)
+        self.offload = offered is not None
+        # Before Linux 6.2 a device refuses datagrams that are joined.
+        self._joined_datagrams = bool((offered or 0) & DATAGRAMS)
         self._before = VIRTIO_SIZE if self.offload else 0
         self._buffer = bytearray(self._before + _LARGEST)
         self._view = memoryview(self._buffer)
@@ -73,6 +84,9 @@ class TunDevice:
 
     def send_parts(self, parts: Sequence[Buffer], offload: Offload | None) -> None:
         """Hand over a packet in parts, of which the first holds all headers."""
+        if offload is not None and offload.kind is GsoKind.UDP and not self._joined_datagrams:
+            self._send_singly(b"".join(parts), offload)
+            return
         if self._before:
             parts = (pack_virtio(offload, parts[0]), *parts)
         try:
@@ -83,6 +97,13 @@ class TunDevice:
                 self.connectionLost(Failure(problem))
         else:
             self.traffic.to_applications += 1
+
+    def _send_singly(self, packet: bytes, offload: Offload) -> None:
+        """Hand over datagrams that came joined."""
+        segmentation = Segmentation(packet, offload, len(packet))
+        room = memoryview(bytearray(segmentation.length))
+        for number in range(segmentation.count):
+            self.send(room[: segmentation.write(number, room, 0)], PARTIAL)
 
     def doRead(self) -> None:
         """See ``IReadDescriptor``: pass on at most :data:`BURST` packets."""
@@ -104,8 +125,10 @@ class TunDevice:
             left -= size
             self.traffic.from_applications += 1
             try:
-                offload = parse_virtio(self._buffer) if self._before else None
-                self._receive(self._view[self._before : size], offload)
+                if self._before:
+                    self._receive(*open_virtio(self._view[:size]))
+                else:
+                    self._receive(self._view[:size], None)
             except Exception:
                 self.traffic.dropped += 1
                 log.failure("a packet from an application could not be treated")

@@ -19,6 +19,8 @@ FLOWS: Final = 64
 #: The largest packet, and the most datagrams that one may stand for (UDP_MAX_SEGMENTS).
 _LARGEST: Final = 65535
 _DATAGRAMS: Final = 64
+#: The most segments: writev(2) takes 1024 parts (IOV_MAX), the header and what is before it too.
+_SEGMENTS: Final = 1000
 _FIN, _SYN, _RST, _PSH, _URG, _CWR = 0x01, 0x02, 0x04, 0x08, 0x20, 0x80
 _ALONE: Final = _SYN | _RST | _URG
 _LAST: Final = _FIN | _PSH
@@ -62,7 +64,7 @@ class _Flow:
         self.total = self.full = len(packet)
         self.size = self.full - top
         self.count = 1
-        self.room = (_LARGEST - self.full) // self.size
+        self.room = min((_LARGEST - self.full) // self.size, _SEGMENTS - 1)
         self.expected = header = bytearray(packet[:top])
         self.flags = self.cwr = self._sequence = 0
         if protocol == TCP:
@@ -157,6 +159,15 @@ def _set_lengths(header: bytearray, start: int, protocol: int, length: int) -> N
     _SHORT.pack_into(header, start + CHECKSUM_AT[protocol], partial)
 
 
+def _has_ports(packet: memoryview) -> bool:
+    """Whether the flow of a packet can be told by looking at fixed places."""
+    if len(packet) >= 40 and packet[0] >> 4 == 6:
+        return packet[6] in CHECKSUM_AT
+    if len(packet) < 20 or packet[0] != 0x45:
+        return False
+    return packet[9] in CHECKSUM_AT and not packet[6] & 0x3F and not packet[7]
+
+
 class Coalescer:
     """Joins what comes, flow by flow; the order within a flow stays."""
 
@@ -188,6 +199,10 @@ class Coalescer:
             self._close(key)
         start, protocol, length = transport(packet) if partial else (0, 0, 0)
         top = start + length
+        if self._open and not _has_ports(packet):
+            # A fragment or the like, whose flow cannot be told: it may not overtake any.
+            for each in tuple(self._open):
+                self._close(each)
         if not protocol or not self._opens(packet, start, protocol, top):
             self._done.append(([packet], PARTIAL if partial else None))
             return

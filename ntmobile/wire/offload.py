@@ -15,7 +15,7 @@ from attrs import frozen
 
 from ntmobile.errors import MalformedMessage
 from ntmobile.wire.checksums import checksum
-from ntmobile.wire.packet import TCP, UDP, Buffer
+from ntmobile.wire.packet import FRAGMENT, TCP, UDP, Buffer, walk_extensions
 
 #: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset; in the byte order of the machine.
 VIRTIO: Final = struct.Struct("=BBHHHH")
@@ -25,6 +25,8 @@ _NEEDS_CSUM: Final = 1
 _GSO_ECN: Final = 0x80
 #: Where TCP and UDP keep their checksum.
 CHECKSUM_AT: Final = {TCP: 16, UDP: 6}
+#: The last two fields of that header: what the checksum covers begins there, and it is so far on.
+_PLACE: Final = struct.Struct("=6xHH")
 
 
 class GsoKind(IntEnum):
@@ -72,6 +74,26 @@ def parse_virtio(header: Buffer) -> Offload | None:
         raise MalformedMessage(f"a packet to be cut in an unknown way, {kind}") from None
 
 
+def open_virtio(data: memoryview) -> tuple[Buffer, Offload | None]:
+    """A packet that a device handed over after its header, and what is left to be done with it.
+
+    A checksum that is not the packet's own but one further in, as of the packet that a VXLAN
+    carries, is completed here: nothing after this looks so deep.
+
+    :raises MalformedMessage: it asks for something that was never offered.
+    """
+    offload, packet = parse_virtio(data), data[VIRTIO_SIZE:]
+    if offload is None or not offload.partial:
+        return packet, offload
+    place = _PLACE.unpack_from(data)
+    start, protocol, _ = transport(packet)
+    if protocol and place == (start, CHECKSUM_AT[protocol]):
+        return packet, offload
+    if offload.kind:
+        raise MalformedMessage("a packet to be cut somewhere further in")
+    return _complete_at(packet, *place), None
+
+
 def pack_virtio(offload: Offload | None, packet: Buffer) -> bytes:
     """The header before a packet whose beginning, all its headers, is ``packet``."""
     if offload is None:
@@ -91,9 +113,9 @@ def pack_virtio(offload: Offload | None, packet: Buffer) -> bytes:
 
 
 def transport(packet: Buffer) -> tuple[int, int, int]:
-    """Where TCP or UDP begins in a packet without extension headers, which, and its header's size.
+    """Where TCP or UDP begins in a packet, which, and the size of its header.
 
-    The protocol is 0 where there is neither, or it is not all here.
+    The protocol is 0 where there is neither, it is not all here, or the packet is a fragment.
     """
     size = len(packet)
     version = packet[0] >> 4 if size else 0
@@ -103,6 +125,8 @@ def transport(packet: Buffer) -> tuple[int, int, int]:
             return 0, 0, 0
     elif version == 6 and size >= 40:
         start, protocol = 40, packet[6]
+        if protocol not in CHECKSUM_AT:
+            start, protocol = _behind_extensions(packet)
     else:
         return 0, 0, 0
     if protocol == UDP and size >= start + 8:
@@ -114,12 +138,27 @@ def transport(packet: Buffer) -> tuple[int, int, int]:
     return 0, 0, 0
 
 
+def _behind_extensions(packet: Buffer) -> tuple[int, int]:
+    """Where an IPv6 packet's transport begins, and which it is; 0 for one not to be touched."""
+    try:
+        found = walk_extensions(packet, packet[6], FRAGMENT)
+    except MalformedMessage:
+        return 0, 0
+    return found.offset, found.protocol
+
+
 def complete(packet: Buffer) -> bytes:
     """The packet with its checksum completed; one that is neither TCP nor UDP stays as it is."""
+    start, protocol, _ = transport(packet)
+    return _complete_at(packet, start, CHECKSUM_AT[protocol]) if protocol else bytes(packet)
+
+
+def _complete_at(packet: Buffer, start: int, behind: int) -> bytes:
+    """The packet with a checksum of all from ``start`` on, ``behind`` bytes further."""
     data = bytearray(packet)
-    start, protocol, _ = transport(data)
-    if protocol:
-        at = start + CHECKSUM_AT[protocol]
-        # The field holds the sum of the pseudo header, so that it is summed up with the rest.
-        data[at : at + 2] = (checksum(data[start:]) or 0xFFFF).to_bytes(2, "big")
+    at = start + behind
+    if at + 2 > len(data):
+        raise MalformedMessage("a packet is cut off before its checksum")
+    # The field holds the sum of the pseudo header, so that it is summed up with the rest.
+    data[at : at + 2] = (checksum(memoryview(data)[start:]) or 0xFFFF).to_bytes(2, "big")
     return bytes(data)

@@ -37,7 +37,7 @@ NO_HEADER: Final = -1
 EXTENSIONS: Final = 8
 _HOP_BY_HOP: Final = 0
 _ROUTING: Final = 43
-_FRAGMENT: Final = 44
+FRAGMENT: Final = 44
 _DESTINATION: Final = 60
 _MOBILITY: Final = 135
 _HIP: Final = 139
@@ -188,7 +188,7 @@ def walk_extensions(packet: Buffer, following: int, until: int = NO_HEADER) -> T
         elif following == _AUTHENTICATION:
             extension = _extension(packet, offset)
             following, offset = extension[0], offset + (extension[1] + 2) * 4
-        elif following == _FRAGMENT:
+        elif following == FRAGMENT:
             extension = _extension(packet, offset)
             field = extension[2] << 8 | extension[3]
             following, offset = extension[0], offset + 8

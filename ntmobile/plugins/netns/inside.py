@@ -77,7 +77,9 @@ class VirtualNetwork:
         return cls(tun, TunInterface(INTERFACE), names)
 
     def attach(self, request: Message) -> Answer:
-        """Give a copy of the TUN device."""
+        """Give a copy of the TUN device, to an agent that knows what is before each packet."""
+        if request.get("offload") is not True:
+            return {"error": "the virtual network is newer than its agent; run ntm down first"}, ()
         return {}, (os.dup(self._tun),)
 
     def configure(self, request: Message) -> Answer:
