@@ -81,6 +81,13 @@ class PictureTests(SynchronousTestCase):
         widths = [float(bar.get("width", "0")) for bar in bars]
         self.assertAlmostEqual(3.0, widths[0] / widths[1], 1)
 
+    def test_fits(self) -> None:
+        """Bars, spreads and most of each number are within the picture."""
+        root = ElementTree.fromstring(svg(sections()))
+        width = float(root.get("viewBox", "").split()[2])
+        places = [float(each.get(name, "0")) for each in root.iter() for name in ("x", "x1", "x2")]
+        self.assertLessEqual(max(places), width - 60)
+
     def test_dark(self) -> None:
         """It has colours for dark pages, too."""
         self.assertIn("prefers-color-scheme: dark", svg(sections()))
@@ -89,7 +96,7 @@ class PictureTests(SynchronousTestCase):
         """One that would dwarf all others is cut off, and says so."""
         table = sections()[0].tables[0]
         table.rows.append(Row("no tunnel", [900.0]))
-        self.assertIn("900 (bar cut off)", svg([Section("s", "S", tables=[table])]))
+        self.assertIn("900, cut off", svg([Section("s", "S", tables=[table])]))
 
     def test_nothing(self) -> None:
         """Without peers it is still a picture."""

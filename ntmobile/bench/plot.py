@@ -35,36 +35,36 @@ def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") 
     return f"<text {attributes}{named}>{escape(text)}</text>"
 
 
-def _scale(table: Table) -> float:
-    """The greatest median, the bare cable excepted where it would dwarf all others."""
-    medians = sorted(row.median for row in table.rows if row.median)
-    if len(medians) > 2 and medians[-1] > 3 * medians[-2]:
-        return medians[-2] * 1.3
-    return medians[-1]
+def _longest(table: Table) -> float:
+    """What the longest bar stands for: all samples fit, but of one that would dwarf all others."""
+    rows = sorted((row.median, row.spread[1]) for row in table.rows if row.median and row.spread)
+    if len(rows) > 2 and rows[-1][0] > 3 * rows[-2][0]:
+        rows.pop()
+    return max(high for _, high in rows)
 
 
 def _table(table: Table, top: float) -> Iterator[str]:
     yield _text(0, top + 14, f"{table.title}, {table.unit}", "title")
-    scale = (_WIDTH - _LEFT - _RIGHT) / _scale(table)
+    longest, room = _longest(table), _WIDTH - _LEFT - _RIGHT
     for place, row in enumerate(table.rows):
         y = top + 24 + place * _LINE
         yield _text(_LEFT - 8, y + 13, row.name, anchor="end")
         if row.median is None or row.spread is None:
             yield _text(_LEFT, y + 13, "skipped" if row.skipped else "failed", "quiet")
             continue
-        width = min(row.median * scale, _WIDTH - _LEFT - _RIGHT)
-        cut = row.median * scale > width
+        cut = row.median > longest
+        width = room if cut else room * row.median / longest
         kind = "own" if row.name == OWN else "peer"
         size = f'width="{width:.1f}" height="{_BAR}"'
         yield f'<rect class="{kind}" x="{_LEFT}" y="{y}" {size} rx="2"/>'
         if not cut:
-            low, high = (_LEFT + min(end * scale, _WIDTH - _LEFT) for end in row.spread)
+            low, high = (_LEFT + room * end / longest for end in row.spread)
             middle = y + _BAR / 2
             yield (
                 f'<line class="spread" x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}"/>'
             )
             width = max(width, high - _LEFT)
-        said = number(row.median) + (" (bar cut off)" if cut else "")
+        said = number(row.median) + (", cut off" if cut else "")
         yield _text(_LEFT + width + 6, y + 13, said)
 
 
