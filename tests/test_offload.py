@@ -151,6 +151,13 @@ class CompletingTests(SynchronousTestCase):
             at = 26 if version == 4 else 46
             self.assertNotEqual(done[at : at + 2], bytes(2))
 
+    def test_sum_of_zero(self) -> None:
+        """A sum that comes to 0 is written as 65535, since 0 would say that there is none."""
+        bare = complete(Whole(protocol=UDP, payload=bytes(2)).packet())
+        done = complete(Whole(protocol=UDP, payload=bare[46:48]).packet())
+        self.assertEqual(done[46:48], b"\xff\xff")
+        self.assertTrue(right(done, 40, UDP))
+
     @given(packets() | mangled())
     def test_any_packet(self, packet: bytes) -> None:
         """Whatever comes is completed or left alone, and neither lengthened nor cut."""
