@@ -139,6 +139,19 @@ class CuttingTests(SynchronousTestCase):
             completed = [complete(piece) for piece in pieces_of(whole)]
             self.assertEqual(completed, kernel_cut(whole.packet(), whole.offload))
 
+    @given(flows(), st.integers(0, 40), st.integers(0, 16))
+    def test_run(self, wholes: list[Whole], before: int, after: int) -> None:
+        """A run of pieces holds what they are one by one, and nothing around them is touched."""
+        for whole in wholes:
+            if not whole.offload.kind:
+                continue
+            pieces = pieces_of(whole)
+            segmentation = Segmentation(whole.packet(), whole.offload, 65535)
+            run = bytearray(b"." * sum(before + len(piece) + after for piece in pieces))
+            segmentation.write_run(memoryview(run), before, after)
+            expected = b"".join(b"." * before + piece + b"." * after for piece in pieces)
+            self.assertEqual(bytes(run), expected)
+
 
 class JoiningTests(SynchronousTestCase):
     @given(flows(), st.randoms(use_true_random=False))
@@ -200,6 +213,22 @@ class JoiningTests(SynchronousTestCase):
         self.assertEqual(b"".join(b"".join(parts[1:]) for parts, _ in joined), payload)
         self.assertLess(max(len(parts) for parts, _ in joined), IOV_MAX)
         self.assertLess(len(joined), 5)
+
+    def test_last_of_another_length(self) -> None:
+        """A last packet that is longer than it says, or whose checksums are wrong, stays alone."""
+        for version, protocol in ((4, TCP), (4, UDP), (6, TCP), (6, UDP)):
+            *before, last = pieces_of(Whole(version, protocol, bytes(2500)))
+            start = 20 if version == 4 else 40
+            at = start + (16 if protocol == TCP else 6)
+            changed = [last + b"padding", last[:at] + b"\0\0" + last[at + 2 :]]
+            if version == 4:
+                changed.append(last[:10] + b"\0\0" + last[12:])
+            for odd in changed:
+                coalescer = Coalescer()
+                for piece in (*before, odd):
+                    coalescer.add(memoryview(piece), True)
+                [_, (alone, _)] = coalescer.drain()
+                self.assertEqual(b"".join(alone), odd)
 
     def test_not_overtaken(self) -> None:
         """A packet whose flow cannot be told, such as a fragment, overtakes nothing."""

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from ntmobile.wire.checksums import checksum, ones_sum, pseudo_sum
 from ntmobile.wire.offload import CHECKSUM_AT, PARTIAL, GsoKind, Offload, transport
 from ntmobile.wire.packet import TCP, Buffer
+from ntmobile.wire.pieces import beginning, layout
 
 #: Flows that may be open at once.
 FLOWS: Final = 64
@@ -24,10 +25,7 @@ _SEGMENTS: Final = 1000
 _FIN, _SYN, _RST, _PSH, _URG, _CWR = 0x01, 0x02, 0x04, 0x08, 0x20, 0x80
 _ALONE: Final = _SYN | _RST | _URG
 _LAST: Final = _FIN | _PSH
-_SEQUENCE: Final = struct.Struct("!I")
 _SHORT: Final = struct.Struct("!H")
-#: IPv4 from byte 4 on: identification, what stays, checksum.
-_IPV4: Final = struct.Struct("!H4sH")
 
 Joined: TypeAlias = tuple[list[Buffer], Offload | None]
 
@@ -35,16 +33,21 @@ Joined: TypeAlias = tuple[list[Buffer], Offload | None]
 class _Flow:
     """Packets of one flow that are being joined.
 
+    :ivar parts: the first header, then the payloads.
     :ivar expected: the header that the next packet of full size has, if it goes on.
+    :ivar beginning: gets the header of a packet, to be compared.
     :ivar full: bytes of such a packet. :ivar room: how many more there may be.
     """
 
     __slots__ = (
-        "_between",
         "_identification",
+        "_ip",
+        "_middle",
+        "_pack",
+        "_rest",
         "_sequence",
         "_sum",
-        "count",
+        "beginning",
         "cwr",
         "expected",
         "flags",
@@ -55,52 +58,62 @@ class _Flow:
         "size",
         "start",
         "top",
-        "total",
     )
 
     def __init__(self, packet: memoryview, start: int, protocol: int, top: int) -> None:
         self.parts: list[Buffer] = [packet[:top], packet[top:]]
         self.start, self.protocol, self.top = start, protocol, top
-        self.total = self.full = len(packet)
+        self.full = len(packet)
         self.size = self.full - top
-        self.count = 1
         self.room = min((_LARGEST - self.full) // self.size, _SEGMENTS - 1)
-        self.expected = header = bytearray(packet[:top])
-        self.flags = self.cwr = self._sequence = 0
+        header = bytearray(packet[:top])
+        self.flags = self.cwr = 0
         if protocol == TCP:
             self.flags = header[start + 13]
             self.cwr = self.flags & _CWR
             header[start + 13] &= ~_CWR
-            self._sequence = _SEQUENCE.unpack_from(header, start + 4)[0]
         else:
             self.room = min(self.room, _DATAGRAMS - 1)
-        self._sum = -1
-        self._identification, self._between, _ = _IPV4.unpack_from(header, 4)
+        self.beginning = beginning(top).unpack_from
+        made = layout(header[0] >> 4, start, protocol, top)
+        self._pack = made.pack
+        stays = made.unpack(header)
+        self._ip: tuple[bytes, bytes] | None = None
+        self._identification = self._sum = 0
         if header[0] >> 4 == 4:
-            blank = header[:4] + b"\0\0" + header[6:10] + b"\0\0" + header[12:start]
-            self._sum = ones_sum(blank)
+            self._ip, self._identification = (stays[0], stays[2]), stays[1]
+            self._sum = ones_sum(stays[0] + stays[2] + header[12:start]) - 1
+            stays = stays[4:]
+        self._middle, self._sequence, self._rest = stays if protocol == TCP else (*stays, 0, b"")
+        self.expected = bytes(header)
         self.advance()
 
     def advance(self) -> None:
         """What the next header must be."""
-        header = self.expected
-        if self._sum >= 0:
-            number = self._identification = self._identification + 1 & 0xFFFF
-            total = self._sum + number
-            total = (total & 0xFFFF) + (total >> 16)
-            _IPV4.pack_into(header, 4, number, self._between, ~total & 0xFFFF)
+        sequence = self._sequence = self._sequence + self.size & 0xFFFFFFFF
+        if self._ip is None:
+            if self.protocol == TCP:
+                self.expected = self._pack(self._middle, sequence, self._rest)
+            return
+        before, between = self._ip
+        number = self._identification = self._identification + 1 & 0xFFFF
+        check = 65534 - (self._sum + number) % 65535
         if self.protocol == TCP:
-            sequence = self._sequence = self._sequence + self.size & 0xFFFFFFFF
-            _SEQUENCE.pack_into(header, self.start + 4, sequence)
+            self.expected = self._pack(
+                before, number, between, check, self._middle, sequence, self._rest
+            )
+        else:
+            self.expected = self._pack(before, number, between, check, self._middle)
 
     def add(self, packet: memoryview) -> bool:
         """Join a packet, if it goes on where this one ends."""
         top, length = self.top, len(packet)
-        if not self.room or (packet[:top] != self.expected and not self._ends(packet, length)):
+        if not self.room or not top < length <= self.full:
+            return False
+        goes_on = length == self.full and self.beginning(packet)[0] == self.expected
+        if not goes_on and not self._ends(packet, length):
             return False
         self.parts.append(packet[top:])
-        self.total += length - top
-        self.count += 1
         self.room -= 1
         if length == self.full:
             self.advance()
@@ -108,17 +121,14 @@ class _Flow:
 
     def _ends(self, packet: memoryview, length: int) -> bool:
         """Whether a packet is the last of these: shorter, or with PSH or FIN."""
-        top, start = self.top, self.start
-        size = length - top
-        if not 0 < size <= self.size:
-            return False
-        header = bytearray(packet[:top])
-        flags = header[start + 13] if self.protocol == TCP else 0
-        if flags:
-            header[start + 13] &= ~_LAST
-        if size != self.size:
-            _set_lengths(header, start, self.protocol, self.top + self.size)
-        if header != self.expected:
+        header, expected = bytearray(packet[: self.top]), bytearray(self.expected)
+        if length != self.full:
+            _set_lengths(expected, self.start, self.protocol, length)
+        flags = 0
+        if self.protocol == TCP:
+            flags = header[self.start + 13]
+            header[self.start + 13] &= ~_LAST
+        if header != expected:
             return False
         self.flags = flags
         return True
@@ -130,11 +140,13 @@ class _Flow:
 
     def joined(self) -> Joined:
         """The packet that stands for all, and what is left to be done with it."""
-        if self.count == 1:
+        count = len(self.parts) - 1
+        if count == 1:
             return self.parts, PARTIAL
         header = bytearray(self.parts[0])
         start = self.start
-        _set_lengths(header, start, self.protocol, self.total)
+        total = self.top + (count - 1) * self.size + len(self.parts[-1])
+        _set_lengths(header, start, self.protocol, total)
         kind = GsoKind.UDP
         if self.protocol == TCP:
             kind = GsoKind.TCP4 if header[0] >> 4 == 4 else GsoKind.TCP6
@@ -179,15 +191,18 @@ class Coalescer:
     def add(self, packet: memoryview, partial: bool) -> None:
         """One packet; its memory must stay until :meth:`drain`."""
         recent = self._recent
-        if recent is not None and partial:  # the header names the flow, so look no further
-            top = recent.top
-            if recent.room and len(packet) == recent.full and packet[:top] == recent.expected:
-                recent.parts.append(packet[top:])
-                recent.total += recent.size
-                recent.count += 1
-                recent.room -= 1
-                recent.advance()
-                return
+        if (
+            recent is not None
+            and partial
+            and len(packet) == recent.full
+            # The header names the flow, so look no further.
+            and recent.beginning(packet)[0] == recent.expected
+            and recent.room
+        ):
+            recent.parts.append(packet[recent.top :])
+            recent.room -= 1
+            recent.advance()
+            return
         key = bytes(packet[8:44] if packet[0] >> 4 == 6 else packet[12:24])
         flow = self._open.get(key)
         if flow is not None:

@@ -14,6 +14,7 @@ from ntmobile.errors import MalformedMessage
 from ntmobile.wire.checksums import ones_sum, pseudo_sum
 from ntmobile.wire.offload import CHECKSUM_AT, GsoKind, Offload, transport
 from ntmobile.wire.packet import TCP, Buffer
+from ntmobile.wire.pieces import layout
 
 #: IPv4 from byte 2 on: total length, identification, fragment, TTL and protocol, checksum.
 _IPV4: Final = struct.Struct("!HHHHH")
@@ -93,6 +94,7 @@ class Segmentation:
             _SHORT.pack_into(made, 4, length - 40)
             source, destination = bytes(made[8:24]), bytes(made[24:40])
         else:
+            _SHORT.pack_into(made, 2, length)
             source, destination = bytes(made[12:16]), bytes(made[16:20])
         if protocol != TCP:
             _SHORT.pack_into(made, start + 4, inside)
@@ -105,25 +107,35 @@ class Segmentation:
 
         :param before: bytes left free before each piece. :param after: and behind it.
         """
-        top, step, header, last = self._top, self._step, self._header, self.count - 1
-        whole, stride, begin, at = self._packet, before + self.length + after, top, before
-        sequence_at = self._sequence_at
-        if self._ip is None and sequence_at:  # TCP over IPv6: the only difference is the sequence
-            sequence, pack = self._sequence, _SEQUENCE.pack_into
-            for _ in range(last):
-                into[at : at + top] = header
-                pack(into, at + sequence_at, sequence & 0xFFFFFFFF)
-                into[at + top : at + top + step] = whole[begin : begin + step]
+        top, stride, last = self._top, before + self.length + after, self.count - 1
+        at = before
+        if not self._sequence_at:
+            for number in range(self.count):
+                self.write(number, into, at)
                 at += stride
-                begin += step
-                sequence += step
-            if self._before & _CWR and last:
-                into[before + sequence_at + 9] |= _CWR
-            self.write(last, into, at)
             return
-        for number in range(self.count):
-            self.write(number, into, at)
+        version = 6 if self._ip is None else 4
+        made = layout(version, self._sequence_at - 4, TCP, top)
+        *ip, middle, sequence, rest = made.unpack(self._header)
+        pack, whole, begin, step = made.pack_into, self._packet, top, self._step
+        identification = total = 0
+        if self._ip is not None:
+            identification, _, _, total = self._ip
+            total += self.length - 1
+        for _ in range(last):
+            if ip:
+                check = 65534 - (total + identification) % 65535
+                pack(into, at, ip[0], identification, ip[2], check, middle, sequence, rest)
+                identification = identification + 1 & 0xFFFF
+            else:
+                pack(into, at, middle, sequence, rest)
+            into[at + top : at + top + step] = whole[begin : begin + step]
             at += stride
+            begin += step
+            sequence = sequence + step & 0xFFFFFFFF
+        if self._before & _CWR and last:
+            into[before + self._sequence_at + 9] |= _CWR
+        self.write(last, into, at)
 
     def write(self, number: int, into: bytearray | memoryview, at: int) -> int:
         """Write one piece.
