@@ -152,6 +152,24 @@ class CuttingTests(SynchronousTestCase):
             expected = b"".join(b"." * before + piece + b"." * after for piece in pieces)
             self.assertEqual(bytes(run), expected)
 
+    def test_header_checksum_of_zero(self) -> None:
+        """Where the checksum of an IPv4 header comes to 0, cutting and joining agree on that."""
+        whole = Whole(4, payload=bytes(3000))
+        # The checksum falls by one where the identification rises by one.
+        checksum = int.from_bytes(pieces_of(whole)[1][10:12], "big")
+        whole = evolve(whole, identification=checksum)
+        pieces = pieces_of(whole)
+        self.assertEqual(pieces[1][10:12], bytes(2))
+        segmentation = Segmentation(whole.packet(), whole.offload, 65535)
+        run = memoryview(bytearray(sum(map(len, pieces))))
+        segmentation.write_run(run, 0, 0)
+        self.assertEqual(bytes(run), b"".join(pieces))
+        coalescer = Coalescer()
+        for piece in pieces:
+            coalescer.add(memoryview(piece), True)
+        [(parts, offload)] = coalescer.drain()
+        self.assertEqual((b"".join(parts), offload), (whole.packet(), whole.offload))
+
 
 class JoiningTests(SynchronousTestCase):
     @given(flows(), st.randoms(use_true_random=False))

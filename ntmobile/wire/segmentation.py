@@ -133,7 +133,7 @@ class Segmentation:
             at += stride
             begin += step
             sequence = sequence + step & 0xFFFFFFFF
-        if self._before & _CWR and last:
+        if self._before & _CWR:
             into[before + self._sequence_at + 9] |= _CWR
         self.write(last, into, at)
 
