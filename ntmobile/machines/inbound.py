@@ -103,12 +103,11 @@ class Inbound:
         ordinary = data[at] == _DATA and not flags & ~_ORDINARY and not data[at + 2] | data[at + 3]
         if path is None or path.limited or not ordinary or flags & 3 != epoch.bits:
             return at
-        end, opened = epoch.open_run(data, at, segment, plain)
-        if not opened:
+        end, packets = epoch.open_run(data, at, segment, plain)
+        if not packets:
             return at
         self._received(session, epoch, path, now)
-        packets = [plain[begin:behind] for begin, behind in opened]
-        if not self._all_genuine(plain, opened):
+        if not self._all_genuine(packets):
             packets = [packet for packet in packets if self._genuine(packet)]
         if packets:
             self._take(sum(map(len, packets)), now)
@@ -116,19 +115,18 @@ class Inbound:
         self._newest(path, now)
         return end
 
-    def _all_genuine(self, plain: memoryview, opened: list[tuple[int, int]]) -> bool:
+    def _all_genuine(self, packets: list[memoryview]) -> bool:
         """Whether all packets of a run are of one family and between the certified addresses."""
-        begin, behind = opened[-1]
-        least = min(behind - begin, opened[0][1] - opened[0][0])
-        version = plain[opened[0][0]] >> 4 if least else 0
+        least = min(len(packets[0]), len(packets[-1]))
+        version = packets[0][0] >> 4 if least else 0
         if version == 6 and least >= 40:
             unpack, known = _INNER6.unpack_from, self._inner6
         elif version == 4 and least >= 20:
             unpack, known = _INNER4.unpack_from, self._inner4
         else:
             return False
-        for at, _ in opened:
-            first, addresses = unpack(plain, at)
+        for packet in packets:
+            first, addresses = unpack(packet)
             if addresses != known or first >> 4 != version:
                 return False
         return True

@@ -94,19 +94,19 @@ class Epoch:
 
     def open_run(
         self, run: memoryview, at: int, segment: int, plain: memoryview
-    ) -> tuple[int, list[tuple[int, int]]]:
+    ) -> tuple[int, list[memoryview]]:
         """Open datagrams of ``segment`` bytes, the last shorter, into the same places of ``plain``.
 
         From ``at`` on, as long as they are of one kind, flags and index, authentic, and newer than
         all before; what is not is for :meth:`open`, which tells why. They are marked as seen.
 
-        :return: where this ends, and where the inner packets begin and end.
+        :return: where this ends, and the inner packets.
         """
         head = _HEAD.unpack_from
         first, index, counter = head(run, at)
         window = self.window
         end = len(run)
-        opened: list[tuple[int, int]] = []
+        opened: list[memoryview] = []
         start = last = counter - 1
         if counter <= window.highest:
             return at, opened
@@ -120,16 +120,17 @@ class Epoch:
             kind, tunnel, counter = head(run, at)
             if kind != first or tunnel != index or counter <= last or counter >= COUNTER_LIMIT:
                 break
-            body, tag = at + HEADER_SIZE, behind - TAG_SIZE
+            body = at + HEADER_SIZE
+            packet = plain[body : behind - TAG_SIZE]
             try:
-                decrypt(nonce(0, counter), run[body:behind], run[at:body], plain[body:tag])
+                decrypt(nonce(0, counter), run[body:behind], run[at:body], packet)
             except (InvalidTag, ValueError):
                 break
             if counter != last + 1:
                 window.mark_run(start + 1, last - start)
                 start = counter - 1
             last = counter
-            opened.append((body, tag))
+            opened.append(packet)
             at = behind
         if opened:
             window.mark_run(start + 1, last - start)
