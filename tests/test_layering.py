@@ -24,7 +24,7 @@ LONGEST_FILE = 500
 MAY_IMPORT = {
     "ntmobile": (),
     "ntmobile.errors": (),
-    "ntmobile.interfaces": ("wire",),
+    "ntmobile.interfaces": ("wire", "interfaces"),
     "ntmobile.wire": ("wire",),
     "ntmobile.machines": ("wire", "machines"),
     "ntmobile.protocols": ("wire", "machines", "protocols"),

@@ -1,0 +1,69 @@
+"""The seams: what plugins provide and what the services ask of them.
+
+Kept few and small. Each has more than one implementation, so that it is a real seam. The modules
+are by subject; all names are imported from here.
+"""
+
+from __future__ import annotations
+
+from ntmobile.interfaces.accounts import (
+    Change,
+    Device,
+    IAccountStore,
+    IAccountStoreProvider,
+    Revocation,
+    User,
+)
+from ntmobile.interfaces.attachments import (
+    AttachmentTraffic,
+    IAttachment,
+    IAttachmentFactory,
+    IAttachmentProvider,
+    VirtualAddresses,
+)
+from ntmobile.interfaces.locations import (
+    ILocationStore,
+    ILocationStoreProvider,
+    StoredClient,
+)
+from ntmobile.interfaces.lookup import (
+    Coordinator,
+    ICoordinatorLookup,
+    ICoordinatorLookupProvider,
+)
+from ntmobile.interfaces.networks import (
+    INetworkWatcher,
+    INetworkWatcherProvider,
+    LocalNetworks,
+    Way,
+)
+from ntmobile.interfaces.notification import (
+    INotifier,
+    INotifierProvider,
+)
+
+__all__ = [
+    "AttachmentTraffic",
+    "Change",
+    "Coordinator",
+    "Device",
+    "IAccountStore",
+    "IAccountStoreProvider",
+    "IAttachment",
+    "IAttachmentFactory",
+    "IAttachmentProvider",
+    "ICoordinatorLookup",
+    "ICoordinatorLookupProvider",
+    "ILocationStore",
+    "ILocationStoreProvider",
+    "INetworkWatcher",
+    "INetworkWatcherProvider",
+    "INotifier",
+    "INotifierProvider",
+    "LocalNetworks",
+    "Revocation",
+    "StoredClient",
+    "User",
+    "VirtualAddresses",
+    "Way",
+]
