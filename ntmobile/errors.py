@@ -65,3 +65,11 @@ class AlreadyExists(NTMobileError):
 
 class StorageFailed(NTMobileError):
     """A disk is full, or a database locked or damaged; what was asked was not done at all."""
+
+
+class StorageFull(StorageFailed):
+    """There is no room: nothing of it was stored. Make room, or send less."""
+
+
+class NoSuchItem(NTMobileError):
+    """No such key, object or part is kept here: it expired, was withdrawn, or never came."""
