@@ -20,7 +20,14 @@ from msgspec import inspect
 
 import ntmobile.wire.messages  # noqa: F401 - declares them all
 from ntmobile.wire.codec import Declaration, Message, declarations, encode
-from ntmobile.wire.messages import account, coordination, realtime, relaying, tunnel
+from ntmobile.wire.messages import (
+    account,
+    coordination,
+    exchange,
+    realtime,
+    relaying,
+    tunnel,
+)
 from ntmobile.wire.messages.fields import Endpoint
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -34,6 +41,9 @@ CONVERSATIONS: Final = (
     (realtime, "Client and coordinator"),
     (coordination, "Between servers"),
     (relaying, "Client and relay server"),
+    (exchange.coordinators, "Stored data: client and coordinator"),
+    (exchange.caches, "Stored data: client and cache server"),
+    (exchange.servers, "Stored data: between servers"),
     (tunnel, "End to end"),
 )
 
@@ -42,22 +52,29 @@ TRANSPORTS: Final = {
     "link": "a frame over TLS 1.3",
     "inner": "a frame in the inner TLS session",
     "tunnel": "a datagram of the tunnel",
+    "https": "a JSON document over HTTPS",
 }
 
 #: Text of examples, by field; other texts are ``phone.alice.dc1.ntm.example``.
 TEXTS: Final = {
     "allow": "*.ntm.example",
+    "application": "org.example.chat",
     "avoid": "rs1.dc1.ntm.example",
     "cn": "laptop.bob.dc2.ntm.example",
     "detail": "said in words",
     "device": "phone",
     "domain": "dc1.ntm.example",
+    "destination": "laptop.bob.dc2.ntm.example",
+    "destinations": "laptop.bob.dc2.ntm.example",
+    "fqdns": "laptop.bob.dc2.ntm.example",
     "issuer": "abcd2345",
+    "item": "holiday",
     "message": "",
     "password": "correct horse battery staple",
     "peer": "laptop.bob.dc2.ntm.example",
     "reason": "one behind NAT: direct",
     "relay_only": "*.other.example",
+    "service": "pictures",
     "revoked": "laptop.bob.dc2.ntm.example",
     "source": "203.0.113.7",
     "suffix": "other.example",
@@ -66,6 +83,7 @@ TEXTS: Final = {
 }
 #: Numbers of examples, by field; others are small.
 NUMBERS: Final = {
+    "expires": 1_790_000_000,
     "generation": 1_790_000_000_123,
     "interval": 25,
     "issued": 1_790_000_000_123,
@@ -118,6 +136,8 @@ def _value(found: inspect.Type, name: str, cls: type) -> Any:
                 high = Endpoint(bytes.fromhex("20010db8000000000000000000000007"), 40007)
                 return (low, high)[: found.max_length]
             return (_value(item, name, cls),) * max(1, found.min_length or 0)
+        case inspect.LiteralType(values):
+            return values[0]
         case inspect.UnionType(types):
             some = next(one for one in types if not isinstance(one, inspect.NoneType))
             return _value(some, name, cls)
@@ -208,6 +228,8 @@ def described(found: inspect.Type) -> str:
             return f"list, {_bounds(found.min_length, found.max_length, 'items')}: " + described(
                 item
             )
+        case inspect.LiteralType(values):
+            return " or ".join(f"`{value}`" for value in values)
         case inspect.UnionType(types):
             some = [described(one) for one in types if not isinstance(one, inspect.NoneType)]
             return " or ".join(some) + ", or nil"
@@ -275,10 +297,12 @@ def _structures() -> list[type[msgspec.Struct]]:
     """The structures that messages carry, in the order in which they are met."""
     found: dict[type[msgspec.Struct], None] = {}
 
+    declared = {each.type for each in declarations()}
+
     def walk(kind: inspect.Type) -> None:
         match kind:
             case inspect.StructType(cls, fields):
-                if not issubclass(cls, Message):
+                if cls not in declared:
                     found.setdefault(cls)
                 for field in fields:
                     walk(field.type)
@@ -293,6 +317,7 @@ def _structures() -> list[type[msgspec.Struct]]:
     for declaration in declarations():
         walk(inspect.type_info(declaration.type))
     walk(inspect.type_info(account.DeviceList))
+    walk(inspect.type_info(exchange.Manifest))
     return list(found)
 
 
@@ -315,9 +340,12 @@ INTRODUCTION: Final = """\
 Every message is its number, two bytes big endian, followed by one MessagePack array with its
 fields in this order. Structures within it are arrays too. Unknown fields at the end are ignored,
 fields with a default may be missing at the end; anything else that does not fit is a malformed
-message and is dropped. In a sealed signalling datagram the encoded message stands in an envelope:
-flags (1 byte; 1 marks a response), identifier (4 bytes). In a frame it stands behind length (4),
-flags (1; 1 a response, 2 a message without response) and identifier (4).
+message and is dropped. The messages about stored data are the exception: they and their structures
+are maps by field name, and JSON objects of the same names over HTTPS, with bytes in base64.
+
+In a sealed signalling datagram the encoded message stands in an envelope: flags (1 byte; 1 marks a
+response), identifier (4 bytes). In a frame it stands behind length (4), flags (1; 1 a response, 2 a
+message without response) and identifier (4).
 
 The examples are made to be read: their certificates, keys and signatures are patterns.
 """

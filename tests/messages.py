@@ -16,6 +16,7 @@ from ntmobile.wire.messages.fields import Endpoint
 ALPHABETS = {
     r"\A[a-z0-9.-]+\Z": "abcxyz019.-",
     r"\A[a-z0-9.*-]+\Z": "abcxyz019.*-",
+    r"\A[A-Za-z0-9._-]*\Z": "abzABZ019._-",
 }
 
 
@@ -58,6 +59,8 @@ def of_type(found: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.VarTupleType(item):
             low, high = _bounds(found, 4)
             return st.lists(of_type(item), min_size=low, max_size=min(high, low + 3)).map(tuple)
+        case inspect.LiteralType(values):
+            return st.sampled_from(values)
         case inspect.UnionType(types):
             return st.one_of(*(of_type(each) for each in types))
         case inspect.StructType(cls):
@@ -97,6 +100,8 @@ def largest(found: inspect.Type) -> Any:
             return "a" * _bounds(found, 64)[1]
         case inspect.VarTupleType(item):
             return (largest(item),) * _bounds(found, 4)[1]
+        case inspect.LiteralType(values):
+            return max(values, key=lambda value: len(str(value)))
         case inspect.UnionType(types):
             return largest(next(one for one in types if not isinstance(one, inspect.NoneType)))
         case inspect.StructType(cls):

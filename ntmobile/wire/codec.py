@@ -1,5 +1,8 @@
 """The one codec: a registered number (two bytes, big endian), then the fields as MessagePack array.
 
+Messages of non-realtime communication are maps by field name instead, so that the same structure
+is a JSON object over HTTP (:mod:`ntmobile.wire.documents`).
+
 Rule R11: size is limited before decoding, every failure becomes :class:`MalformedMessage`,
 encoding validates too. Unknown fields at the end are ignored, so that versions can meet; fields are
 only ever added at the end, with a default.
@@ -36,7 +39,7 @@ class Declaration:
     :ivar title: its name in the paper and the documents, such as ``Registration Request``.
     :ivar sender: who sends it. :ivar receiver: who receives it.
     :ivar transport: ``udp``, ``link`` (TLS between servers or client and DC), ``inner`` (client and
-        AS through the DC) or ``tunnel`` (end to end).
+        AS through the DC), ``https`` (as JSON) or ``tunnel`` (end to end).
     :ivar protection: how it is protected, in a few words.
     """
 

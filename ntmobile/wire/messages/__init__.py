@@ -5,6 +5,13 @@ Importing this package registers all of them with :mod:`ntmobile.wire.codec`.
 
 from __future__ import annotations
 
-from ntmobile.wire.messages import account, coordination, realtime, relaying, tunnel
+from ntmobile.wire.messages import (
+    account,
+    coordination,
+    exchange,
+    realtime,
+    relaying,
+    tunnel,
+)
 
-__all__ = ["account", "coordination", "realtime", "relaying", "tunnel"]
+__all__ = ["account", "coordination", "exchange", "realtime", "relaying", "tunnel"]
