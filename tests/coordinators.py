@@ -320,4 +320,4 @@ class World:
             self.now = min(end, self.now + 1.0)
             for dc in self.coordinators.values():
                 dc.direction.handle_timer(self.now)
-                dc.waiting.handle_timer(self.now)
+                dc.perform(dc.waiting.handle_timer(self.now))

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from ntmobile.errors import NTMobileError, UnknownName, Unreachable
-from ntmobile.interfaces import INotifier, StoredClient
+from ntmobile.interfaces import INotifier, Notification, NotificationResult, StoredClient
 from ntmobile.machines.effects import Address
 from ntmobile.machines.requests import Answered, Asked
 from ntmobile.machines.session_table import SessionTable
@@ -62,6 +62,7 @@ class Device:
     :ivar told: Route Directions it acknowledged. :ivar ordered: devices it was told are revoked.
     :ivar deaf: takes nothing and says nothing. :ivar outcome: what it says of Route Directions.
     :ivar refused: of its own directions, those that the other end refused.
+    :ivar notified: what it was told that waits.
     """
 
     world: World
@@ -77,6 +78,7 @@ class Device:
     outcome: Outcome = Outcome.OK
     refused: list[DirectionRefusal] = field(factory=list)
     sealed: list[bytes] = field(factory=list)
+    notified: list[NotificationRequest] = field(factory=list)
 
     @property
     def fqdn(self) -> str:
@@ -137,6 +139,8 @@ class Device:
                 self.refused.append(refusal)
             case RevocationOrder(peer):
                 self.ordered.append(peer)
+            case NotificationRequest() as request:
+                self.notified.append(request)
         self.session.conversation.answer(asked.identifier, answer)
 
     def flush(self) -> None:
@@ -156,6 +160,7 @@ class Side:
     """One DC: its domain and the world around it.
 
     :ivar notified: clients that a notification went to. :ivar relayed: Relay Directions.
+    :ivar pushes: what the notifier will answer, in this order; then it accepts all.
     :ivar relaying: the directions at the relay, and their devices.
     """
 
@@ -165,6 +170,7 @@ class Side:
     domain: Domain = field(init=False)
     port: SignallingPort = field(init=False)
     notified: list[str] = field(factory=list)
+    pushes: list[Deferred[NotificationResult]] = field(factory=list)
     relayed: list[RelayDirection] = field(factory=list)
     relaying: dict[bytes, tuple[str, str]] = field(factory=dict)
     sent: list[tuple[str, Address]] = field(factory=list)
@@ -231,9 +237,15 @@ class Side:
         for direction in [one for one, ends in self.relaying.items() if device in ends]:
             del self.relaying[direction]
 
-    def notify(self, request: NotificationRequest) -> Deferred[None]:
+    def notify(self, notification: Notification) -> Deferred[NotificationResult]:
         """Wake a client."""
-        self.notified.append(request.receiver)
+        self.notified.append(notification.receiver)
+        if self.pushes:
+            return self.pushes.pop(0)
+        return succeed(NotificationResult())
+
+    def close(self) -> Deferred[None]:
+        """Nothing is open."""
         return succeed(None)
 
 

@@ -10,7 +10,7 @@ from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from ntmobile.errors import ConfigurationError
-from ntmobile.interfaces import INotifierProvider
+from ntmobile.interfaces import INotifierProvider, Notification
 from ntmobile.machines.session_table import SessionTable
 from ntmobile.machines.signalling import check_welcome, hello
 from ntmobile.plugins import find
@@ -120,6 +120,8 @@ class NoNotifierTests(SynchronousTestCase):
         """R33: without a notification plugin nobody is told anything, and that is no error."""
         provider: INotifierProvider = find(INotifierProvider, "none")
         notifier = provider.configure({}, reactor)
-        self.successResultOf(notifier.notify(NotificationRequest("phone.alice.dc1.example", 1)))
+        request = NotificationRequest("phone.alice.dc1.example", 1)
+        self.successResultOf(notifier.notify(Notification(request)))
+        self.successResultOf(notifier.close())
         with self.assertRaises(ConfigurationError):
             provider.configure({"url": "x"}, reactor)

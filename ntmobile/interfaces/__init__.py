@@ -52,11 +52,18 @@ from ntmobile.interfaces.networks import (
     Way,
 )
 from ntmobile.interfaces.notification import (
+    Announcement,
+    INotificationPresenter,
+    INotificationPresenterProvider,
     INotifier,
     INotifierProvider,
+    Notification,
+    NotificationOutcome,
+    NotificationResult,
 )
 
 __all__ = [
+    "Announcement",
     "AttachmentTraffic",
     "Change",
     "Coordinator",
@@ -76,9 +83,14 @@ __all__ = [
     "ILocationStoreProvider",
     "INetworkWatcher",
     "INetworkWatcherProvider",
+    "INotificationPresenter",
+    "INotificationPresenterProvider",
     "INotifier",
     "INotifierProvider",
     "LocalNetworks",
+    "Notification",
+    "NotificationOutcome",
+    "NotificationResult",
     "Quotas",
     "Revocation",
     "Standing",

@@ -80,9 +80,13 @@ class Respond:
 
 @frozen
 class Notify:
-    """Wake a client that is off, through the notification plugin."""
+    """Tell a client: directly if it is online, else through the notification plugin.
+
+    :ivar unheard: it counts as online, yet it does not acknowledge what its DC says.
+    """
 
     request: NotificationRequest
+    unheard: bool = False
 
 
 @frozen
@@ -135,9 +139,12 @@ class Waiting:
 
     :ivar source: domain of the DC that made it.
     :ivar location: where the client was as that DC knows it.
+    :ivar overdue: when the client, which counts as online, should have acknowledged it; None if it
+        has been notified for it.
     """
 
     message: RouteDirection = field(repr=False)
     source: str
     expires: float
     location: Location
+    overdue: float | None = None

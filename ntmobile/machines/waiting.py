@@ -27,10 +27,12 @@ from ntmobile.wire.messages.coordination import (
     RouteDirectionTransfer,
     RouteDirectionTransferResponse,
 )
-from ntmobile.wire.messages.realtime import NotificationRequest, Outcome
+from ntmobile.wire.messages.realtime import NotificationRequest, Outcome, Reason
 
 #: ``NotificationRequest.kind`` of a direction that waits.
-REALTIME: Final = 1
+REALTIME: Final = Reason.REALTIME
+#: A client that counts as online acknowledges within so many seconds, or it is notified.
+ACKNOWLEDGED: Final = 3.0
 #: Directions that wait for one client, and of those the ones from one and the same requester.
 FOR_ONE: Final = 256
 FROM_ONE: Final = 4
@@ -79,13 +81,17 @@ class WaitingDirections:
         client.talks_to(message.peer)
         if former is None or former.message.generation < message.generation:
             lifetime = min(DIRECTION_LIFETIME, float(message.lifetime))
-            self._keep(client, Waiting(message, domain, now + lifetime, client.location))
+            overdue = now + ACKNOWLEDGED if client.online(now) else None
+            kept = Waiting(message, domain, now + lifetime, client.location, overdue)
+            self._keep(client, kept)
         if client.online(now):
             return RouteDirectionTransferResponse(Outcome.OK), [TellClient(client.fqdn, message)]
-        effects: list[Effect] = []
-        if self.wake_limiter.allow(client.fqdn, now):
-            effects.append(Notify(NotificationRequest(client.fqdn, REALTIME)))
-        return RouteDirectionTransferResponse(Outcome.WAKING), effects
+        return RouteDirectionTransferResponse(Outcome.WAKING), self._wake(client.fqdn, now)
+
+    def _wake(self, fqdn: str, now: float) -> list[Effect]:
+        if not self.wake_limiter.allow(fqdn, now):
+            return []
+        return [Notify(NotificationRequest(fqdn, REALTIME), unheard=True)]
 
     def _keep(self, client: Client, waiting: Waiting) -> None:
         """The newest ones of a requester are kept; an older one is of no use any more."""
@@ -156,10 +162,21 @@ class WaitingDirections:
         mine = self._waiting.get(client.fqdn, {})
         return [one for one in mine.values() if now < one.expires]
 
-    def handle_timer(self, now: float) -> None:
-        """Forget what nobody fetched; to be called every second or so."""
+    def handle_timer(self, now: float) -> list[Effect]:
+        """Forget what nobody fetched; to be called every second or so.
+
+        Whoever counts as online but does not acknowledge may have fallen asleep since it was heard
+        last, and is notified too.
+        """
+        effects: list[Effect] = []
         for fqdn, mine in list(self._waiting.items()):
             self._drop(fqdn, [key for key, one in mine.items() if now >= one.expires])
+            overdue = [one for one in mine.values() if one.overdue and now >= one.overdue]
+            for one in overdue:
+                one.overdue = None
+            if overdue:
+                effects += self._wake(fqdn, now)
+        return effects
 
 
 def _told(client: Client, waiting: Waiting, now: float) -> TellClient:

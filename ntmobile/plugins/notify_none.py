@@ -1,7 +1,4 @@
-"""The ``none`` notifier: a realm without push notification, the default.
-
-A client that is off then hears of what waits when it comes back and asks (Route Direction Request).
-"""
+"""The two ``none`` of notification, the defaults: nobody is woken, and nothing is shown."""
 
 from __future__ import annotations
 
@@ -12,9 +9,16 @@ from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from ntmobile.interfaces import INotifier, INotifierProvider
+from ntmobile.interfaces import (
+    Announcement,
+    INotificationPresenter,
+    INotificationPresenterProvider,
+    INotifier,
+    INotifierProvider,
+    Notification,
+    NotificationResult,
+)
 from ntmobile.plugins.section import reject_unknown
-from ntmobile.wire.messages.realtime import NotificationRequest
 
 log = Logger()
 
@@ -23,9 +27,13 @@ log = Logger()
 class NoNotifier:
     """Notifies nobody, and says so in the log."""
 
-    def notify(self, request: NotificationRequest) -> Deferred[None]:
+    def notify(self, notification: Notification) -> Deferred[NotificationResult]:
         """See :class:`~ntmobile.interfaces.INotifier`."""
-        log.debug("{receiver} is off; no notification plugin", receiver=request.receiver)
+        log.debug("{receiver} is off; no notification plugin", receiver=notification.receiver)
+        return succeed(NotificationResult())
+
+    def close(self) -> Deferred[None]:
+        """See :class:`~ntmobile.interfaces.INotifier`."""
         return succeed(None)
 
 
@@ -41,4 +49,32 @@ class NoNotifierProvider:
         return NoNotifier()
 
 
+@implementer(INotificationPresenter)
+class NoPresenter:
+    """Shows nothing; programs and commands hear all the same."""
+
+    def start(self) -> None:
+        """See :class:`~ntmobile.interfaces.INotificationPresenter`."""
+
+    def show(self, announcement: Announcement) -> None:
+        """See :class:`~ntmobile.interfaces.INotificationPresenter`."""
+
+    def stop(self) -> Deferred[None]:
+        """See :class:`~ntmobile.interfaces.INotificationPresenter`."""
+        return succeed(None)
+
+
+@implementer(IPlugin, INotificationPresenterProvider)
+class NoPresenterProvider:
+    """Makes a :class:`NoPresenter`; has no keys."""
+
+    name = "none"
+
+    def configure(self, section: Mapping[str, object], reactor: object) -> NoPresenter:
+        """See :class:`~ntmobile.interfaces.INotificationPresenterProvider`."""
+        reject_unknown("notify", section, ())
+        return NoPresenter()
+
+
 noNotifier = NoNotifierProvider()
+noPresenter = NoPresenterProvider()

@@ -257,6 +257,7 @@ class CoordinatorService(Service):
         self.signalling.stop()
         self.coordinators.close()
         await _maybe(self.account_server.stop())
+        await self.domain.notifier.close()
         await self._write()
 
     def stopService(self) -> Deferred[None]:

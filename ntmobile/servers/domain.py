@@ -36,6 +36,7 @@ from ntmobile.machines.waiting import WaitingDirections
 from ntmobile.protocols import trace
 from ntmobile.protocols.signalling import Event, Signalling
 from ntmobile.servers.notices import NoticesAbroad
+from ntmobile.servers.notifying import Notifying
 from ntmobile.servers.outside import Outside
 from ntmobile.servers.storing import from_store, to_store
 from ntmobile.wire import names
@@ -58,6 +59,7 @@ from ntmobile.wire.messages.realtime import (
     DirectionResponse,
     KeepAlive,
     KeepAliveResponse,
+    NotificationRequest,
     Outcome,
     PolicyRequest,
     PolicyResponse,
@@ -113,11 +115,15 @@ class Domain:
     keys: dict[str, bytes] = field(factory=dict, init=False, repr=False)
     orders: RevocationOrders = field(factory=RevocationOrders, init=False)
     abroad: NoticesAbroad = field(init=False)
+    notifying: Notifying = field(init=False)
     _early: dict[str, deque[tuple[float, Asked]]] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.clients = ClientTable(self.name)
         self.abroad = NoticesAbroad(self.outside, self.clock)
+        self.notifying = Notifying(
+            self.name, self.clients, self.notifier, self.clock, lambda: self.signalling
+        )
         self.disclosure = Disclosure(self.clients, self.trust)
         self.waiting = WaitingDirections(self.clients, self.disclosure.admitted)
         self.direction = Direction(
@@ -235,6 +241,7 @@ class Domain:
         self.signalling.table.remove(client.index)
         self.keys.pop(client.fqdn, None)
         self.orders.forget(client.fqdn)
+        self.notifying.machine.forget(client.fqdn)
         self._early.pop(client.fqdn, None)
         self.changed.discard(client.fqdn)
         self.removed.add(client.fqdn)
@@ -243,7 +250,8 @@ class Domain:
         """Every second: forget what is over."""
         now = self.clock.seconds()
         self.direction.handle_timer(now)
-        self.waiting.handle_timer(now)
+        self.perform(self.waiting.handle_timer(now))
+        self.notifying.tick()
         self.orders.handle_timer(now)
         self.abroad.tick()
         self.signalling.table.tick(now)
@@ -283,6 +291,8 @@ class Domain:
                 )
             case ClientAnswered(index, RevocationOrder(revoked), Acknowledgement()):
                 self.orders.acknowledged(self.clients.of_index(index).fqdn, revoked)
+            case ClientAnswered(_, NotificationRequest() as request, answer):
+                self.notifying.answered(request, answer)
             case ClientAnswered():
                 pass
 
@@ -341,6 +351,7 @@ class Domain:
         if result.changed:
             self.changed.add(client.fqdn)
             self.perform(self.waiting.registered(client, now))
+            self.notifying.registered(client.fqdn)
         for revoked in self.orders.of(client.fqdn, now):
             self._order(client, revoked, now)
         for _, early in self._early.pop(client.fqdn, ()):
@@ -414,13 +425,9 @@ class Domain:
                     self.coordinator_asked(domain, word)
                 else:
                     self._tell_coordinator(domain, word)
-            case Notify(request):
+            case Notify(request, unheard):
                 self._nudge(request.receiver, now)
-                self.notifier.notify(request).addErrback(
-                    lambda failure: log.warn(
-                        "no notification: {problem}", problem=failure.getErrorMessage()
-                    )
-                )
+                self.notifying.wanted(request, unheard=unheard)
             case _:
                 raise AssertionError(f"an effect nobody carries out: {effect}")
 

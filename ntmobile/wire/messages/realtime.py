@@ -338,6 +338,13 @@ class RouteDirectionWaiting(Message, frozen=True):
     waiting: Count
 
 
+class Reason(IntEnum):
+    """Why a client is notified."""
+
+    REALTIME = 1  #: a direction waits: somebody wants a tunnel with it
+    ITEM = 2  #: an item waits at a cache server
+
+
 @declare(
     0x0241,
     "Notification Request",
@@ -347,11 +354,17 @@ class RouteDirectionWaiting(Message, frozen=True):
     protection="sealed to a client that is online; otherwise as the notification plugin does",
 )
 class NotificationRequest(Message, frozen=True):
-    """Something waits for the client (R33: public by nature, empty by default)."""
+    """Something waits for the client (R33: public by nature, empty by default).
+
+    :ivar kind: a :class:`Reason`; there may be later ones.
+    :ivar sender: whose item it is, where that is told. :ivar application: whose it is for.
+    """
 
     receiver: Name
     kind: Annotated[int, Meta(ge=0, le=255)]
     message: Text = ""
+    sender: Annotated[str, Meta(max_length=100, pattern=r"\A[a-z0-9.-]*\Z")] = ""
+    application: Annotated[str, Meta(max_length=64, pattern=r"\A[A-Za-z0-9._-]*\Z")] = ""
 
 
 @declare(
