@@ -29,6 +29,7 @@ from ntmobile.interfaces import (
     ILocationStoreProvider,
     INetworkWatcherProvider,
     INotifierProvider,
+    IWaitingStoreProvider,
 )
 from ntmobile.lab.supervision import ROOT
 from ntmobile.machines.signalling import Keys, hello, welcome
@@ -45,6 +46,7 @@ RULES = [*(f"R{number}" for number in range(1, 28)), "R34"]
 SECTIONS: dict[type[Interface], str] = {
     ICoordinatorLookupProvider: "lookup",
     ILocationStoreProvider: "locations",
+    IWaitingStoreProvider: "waiting",
     INotifierProvider: "notify",
     IAccountStoreProvider: "store",
     IAttachmentProvider: "attachment",
@@ -135,6 +137,8 @@ def known_keys(plugin: Any) -> list[str]:
         match plugin:
             case _ if ILocationStoreProvider.providedBy(plugin):
                 plugin.configure(section, "nowhere", reactor)
+            case _ if IWaitingStoreProvider.providedBy(plugin):
+                plugin.configure(section, "nowhere")
             case _ if IAccountStoreProvider.providedBy(plugin):
                 plugin.open({"path": "x", **section}, Path("nowhere"), make=False)
             case _:

@@ -61,6 +61,13 @@ from ntmobile.interfaces.notification import (
     NotificationOutcome,
     NotificationResult,
 )
+from ntmobile.interfaces.waiting import (
+    IWaitingStore,
+    IWaitingStoreProvider,
+    Kept,
+    KnownDevice,
+    WaitingKey,
+)
 
 __all__ = [
     "Announcement",
@@ -87,6 +94,10 @@ __all__ = [
     "INotificationPresenterProvider",
     "INotifier",
     "INotifierProvider",
+    "IWaitingStore",
+    "IWaitingStoreProvider",
+    "Kept",
+    "KnownDevice",
     "LocalNetworks",
     "Notification",
     "NotificationOutcome",
@@ -102,6 +113,7 @@ __all__ = [
     "Usage",
     "User",
     "VirtualAddresses",
+    "WaitingKey",
     "WaitingKind",
     "Way",
 ]

@@ -166,7 +166,7 @@ class CoordinatorConfiguration:
     :ivar dns_networks: from where virtual addresses may be asked by DNS.
     :ivar keepalive: shortest and longest interval of clients' keep-alives, seconds.
     :ivar allow: who may reach a client that has no list of its own (rule R13).
-    :ivar lookup: :ivar notify: :ivar locations: plugins and their sections.
+    :ivar lookup: :ivar notify: :ivar locations: :ivar waiting: plugins and their sections.
     """
 
     file: Path
@@ -184,6 +184,7 @@ class CoordinatorConfiguration:
     lookup: tuple[str, Section]
     notify: tuple[str, Section]
     locations: tuple[str, Section]
+    waiting: tuple[str, Section]
 
 
 def load_coordinator(file: Path) -> CoordinatorConfiguration:
@@ -228,6 +229,7 @@ def load_coordinator(file: Path) -> CoordinatorConfiguration:
         lookup=top.plugin("lookup", "dns"),
         notify=top.plugin("notify", "none"),
         locations=top.plugin("locations", "sqlite"),
+        waiting=top.plugin("waiting", "sqlite"),
     )
     for section in (account_server, pool, dns, keepalive, top):
         section.finish()

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from ntmobile.errors import MalformedMessage
-from ntmobile.interfaces import StoredClient
+from ntmobile.interfaces import KnownDevice, StoredClient
 from ntmobile.machines.clients import NOWHERE, Client, Policy
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.messages.fields import Location
@@ -55,6 +55,12 @@ def from_store(stored: StoredClient, expires: float) -> Client:
     for peer in peers:
         client.talks_to(peer)
     return client
+
+
+def known_device(stored: StoredClient) -> KnownDevice:
+    """What is kept of a client while it is off for long."""
+    identity = DeviceCertificate.parse(stored.certificate).identity
+    return KnownDevice(stored.fqdn, stored.certificate, identity, _policy(stored.policy).allow)
 
 
 @lru_cache(maxsize=1024)  # most clients have the same one
