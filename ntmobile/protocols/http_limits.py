@@ -1,0 +1,62 @@
+"""What HTTP clients may take of a server: connections, time, and memory for bodies."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from attrs import frozen
+
+#: Bodies up to so many bytes are taken at once; longer ones when there is room.
+SMALL: Final = 65536
+
+
+@frozen
+class Limits:
+    """What clients may take of a server.
+
+    :ivar connections: at once, :ivar per_address: of them from one address.
+    :ivar head: seconds for the head of a request, TLS included. :ivar idle: seconds between two.
+    :ivar rate: least bytes a second of a body, after :ivar grace: seconds.
+    :ivar stalled: seconds in which a client may read nothing of an answer.
+    :ivar bodies: bytes of long bodies in memory.
+    """
+
+    connections: int = 2000
+    per_address: int = 256
+    head: float = 20.0
+    idle: int = 60
+    rate: int = 16384
+    grace: float = 30.0
+    stalled: float = 60.0
+    bodies: int = 32 << 20
+
+
+class Room:
+    """Memory for bodies; who finds none waits in a queue."""
+
+    def __init__(self, size: int) -> None:
+        self._free = self._size = size
+        self._waiting: deque[tuple[int, Callable[[], object]]] = deque()
+
+    def take(self, size: int, enter: Callable[[], object]) -> bool:
+        """Take room now, and tell so; otherwise ``enter`` is called when it was taken later."""
+        size = min(size, self._size)
+        if self._waiting or size > self._free:
+            self._waiting.append((size, enter))
+            return False
+        self._free -= size
+        return True
+
+    def leave(self, size: int, enter: Callable[[], object]) -> None:
+        """Give back what was taken, or wait no more for it."""
+        entry = (min(size, self._size), enter)
+        if entry in self._waiting:
+            self._waiting.remove(entry)
+        else:
+            self._free += entry[0]
+        while self._waiting and self._waiting[0][0] <= self._free:
+            size, call = self._waiting.popleft()
+            self._free -= size
+            call()

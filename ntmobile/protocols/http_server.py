@@ -1,0 +1,149 @@
+"""HTTP/1.1 for servers' APIs: bounded, a request judged before its body comes, no tracebacks.
+
+Twisted's channel parses (:mod:`ntmobile.protocols.http_connection`). What is added: a request is
+matched, its sender known and its length judged when its head is there; a body is kept in memory
+only as far as there is room for bodies; who is slow is told so and cut off; every error is a
+problem document.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+from twisted.internet.protocol import Factory
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from ntmobile.protocols.http_connection import HttpConnection
+from ntmobile.protocols.http_limits import SMALL, Limits, Room
+from ntmobile.protocols.http_request import HttpRequest
+from ntmobile.protocols.http_routes import (
+    JSON_TYPE,
+    OCTETS_TYPE,
+    Access,
+    Answer,
+    Call,
+    Head,
+    Table,
+    read_query,
+)
+from ntmobile.wire import problems
+from ntmobile.wire.documents import read_document
+from ntmobile.wire.http_digests import CONTENT_DIGEST, parse_content_digest
+from ntmobile.wire.http_signatures import Request as SignableRequest
+from ntmobile.wire.problems import Problem
+
+log = Logger()
+
+
+class HttpApi(Factory["HttpConnection"]):
+    """A table of routes, served to whoever connects.
+
+    :param access: name in the routes → who asks.
+    :param reactor: time, and threads for digests of long bodies.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        table: Table,
+        access: Mapping[str, Access],
+        reactor: Any,
+        limits: Limits | None = None,
+    ) -> None:
+        self.table = table
+        self.limits = limits or Limits()
+        self.reactor = reactor
+        self.room = Room(self.limits.bodies)
+        self._access = access
+        self._connections: dict[HttpConnection, str] = {}
+        self._addresses: Counter[str] = Counter()
+
+    def buildProtocol(self, address: Any) -> HttpConnection | None:
+        """A connection, if there are not too many."""
+        host = str(getattr(address, "host", ""))
+        if (
+            len(self._connections) >= self.limits.connections
+            or self._addresses[host] >= self.limits.per_address
+        ):
+            log.debug("a connection from {host} is refused: there are too many", host=host)
+            return None
+        connection = HttpConnection(self)
+        self._connections[connection] = host
+        self._addresses[host] += 1
+        return connection
+
+    def gone(self, connection: HttpConnection) -> None:
+        """A connection ended."""
+        host = self._connections.pop(connection, None)
+        if host is not None:
+            self._addresses[host] -= 1
+            if not self._addresses[host]:
+                del self._addresses[host]
+
+    def log(self, request: HttpRequest) -> None:
+        """A request was answered."""
+        log.debug(
+            "{method} {path}: {status}",
+            method=request.method.decode("latin-1"),
+            path=request.path.decode("latin-1"),
+            status=request.code,
+        )
+
+    def close(self) -> None:
+        """End all connections at once."""
+        for connection in list(self._connections):
+            connection.abort()
+
+    def judge(
+        self, signable: SignableRequest, length: int | None, peer: Any, address: str
+    ) -> tuple[Head, Any]:
+        """Judge a request by its head: what it asks for, and who asks.
+
+        :raises NTMobileError: it is refused.
+        """
+        route, values = self.table.find(signable.method, signable.path)
+        if length is None:
+            raise Problem(problems.LENGTH, "say the length of the body in Content-Length")
+        if length > route.limit:
+            most = f"at most {route.limit} bytes" if route.limit else "no body"
+            raise Problem(problems.LARGE, f"a body of {length} bytes, where {most} may be")
+        values |= read_query(route, signable.query)
+        head = Head(route, signable, length, values, peer, address)
+        caller = self._access[route.access](head)
+        if length:
+            _check_media(head)
+        return head, caller
+
+    async def serve(self, head: Head, caller: Any, body: bytes) -> Answer:
+        """Serve a request that was let in."""
+        route = head.route
+        promised = head.header(CONTENT_DIGEST)
+        if promised is not None:
+            expected = parse_content_digest(promised)
+            if await self._digest(body) != expected:
+                raise Problem(problems.CONTENT, "the body is not what Content-Digest says")
+        message = None if route.body is None else read_document(route.body, body, route.limit)
+        return await route.serve(Call(head, caller, message, body if message is None else b""))
+
+    async def _digest(self, body: bytes) -> bytes:
+        if len(body) <= SMALL:
+            return sha256(body).digest()
+        digest: bytes = await deferToThreadPool(
+            self.reactor, self.reactor.getThreadPool(), lambda: sha256(body).digest()
+        )
+        return digest
+
+
+def _check_media(head: Head) -> None:
+    """The body's type is that of the route; octets may go without one."""
+    expected = OCTETS_TYPE if head.route.octets else JSON_TYPE
+    said = head.header("content-type")
+    if said is None and head.route.octets:
+        return
+    if said is None or said.partition(";")[0].strip().lower() != expected:
+        raise Problem(problems.MEDIA, f"the body must be {expected}")

@@ -1,0 +1,374 @@
+"""The HTTP server of the APIs: judged by the head, bounded, and problem documents for all else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from ntmobile.errors import AlreadyExists, AuthenticationError, UnknownName
+from ntmobile.protocols.http_limits import Limits, Room
+from ntmobile.protocols.http_routes import Answer, Call, Head, Route, Table, number, octets
+from ntmobile.protocols.http_server import HttpApi
+from ntmobile.testing.clock import ExactClock
+from ntmobile.wire.http_digests import content_digest
+from ntmobile.wire.messages.exchange import TokenAcknowledgement
+from ntmobile.wire.problems import error_of
+
+
+class Transport(StringTransport):
+    """Notes what is asked of it."""
+
+    aborted = False
+    paused = False
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+
+    def resumeProducing(self) -> None:
+        self.paused = False
+
+
+def signed(head: Head) -> str:
+    """Who has said the word."""
+    if head.header("x-word") != "open":
+        raise AuthenticationError("the word is missing; say it")
+    return "friend"
+
+
+class ApiTests(SynchronousTestCase):
+    """A small API, spoken to in bytes."""
+
+    limits = Limits(connections=3, per_address=3, bodies=300_000)
+
+    def setUp(self) -> None:
+        self.clock = ExactClock()
+        self.calls: list[Call] = []
+        self.waiting: Deferred[Answer] | None = None
+        thing, part = octets("id", 2, "a thing"), number("n", 99, "a number")
+        routes = [
+            Route("GET", "/v1/things/{id}", "Get.", "open", self.get, (thing,)),
+            Route(
+                "PUT", "/v1/things/{id}/parts/{n}", "Put.", "signed", self.put, (thing, part),
+                octets=200_000, status=204,
+            ),
+            Route(
+                "POST", "/v1/things", "Post.", "open", self.post, body=TokenAcknowledgement,
+                query=(number("after", 9, "a number"),),
+            ),
+            Route("GET", "/v1/pieces", "Get pieces.", "open", self.pieces),
+        ]  # fmt: skip
+        self.api = HttpApi(
+            Table(routes), {"open": lambda head: None, "signed": signed}, self.clock, self.limits
+        )
+        self.connection, self.transport = self.connect()
+
+    def connect(self) -> tuple[Any, Transport]:
+        """A new connection."""
+        connection = self.api.buildProtocol(None)
+        assert connection is not None
+        transport = Transport()
+        connection.makeConnection(transport)
+        return connection, transport
+
+    async def get(self, call: Call) -> Answer:
+        self.calls.append(call)
+        if call.value("id") == b"\0\0":
+            raise UnknownName("there is no such thing")
+        if call.value("id") == b"\xff\xff":
+            raise ZeroDivisionError("secret")
+        if self.waiting is not None:
+            return await self.waiting
+        return Answer(body=call.value("id"))
+
+    async def put(self, call: Call) -> Answer:
+        self.calls.append(call)
+        if call.value("n") == 9:
+            raise AlreadyExists("there is another one")
+        return Answer(status=204)
+
+    async def post(self, call: Call) -> Answer:
+        self.calls.append(call)
+        return Answer(document=call.message)
+
+    async def pieces(self, call: Call) -> Answer:
+        async def each() -> AsyncIterator[bytes]:
+            for letter in (b"a", b"b", b"c"):
+                yield letter * 1000
+
+        return Answer(pieces=each(), length=3000)
+
+    def say(self, text: bytes) -> list[tuple[int, dict[str, str], bytes]]:
+        """Send bytes; the answers to them."""
+        self.transport.clear()
+        self.connection.dataReceived(text)
+        return list(answers(self.transport.value()))
+
+    def refused(self, text: bytes) -> tuple[int, str]:
+        """Status and detail of the one problem that bytes are answered with."""
+        [(status, headers, body)] = self.say(text)
+        self.assertEqual(headers["content-type"], "application/problem+json")
+        document = json.loads(body)
+        self.assertEqual(document["status"], status)
+        self.assertEqual(str(error_of(status, body)), document["detail"])
+        return status, document["detail"]
+
+    def test_get(self) -> None:
+        """What is asked for is answered, one after the other on a connection."""
+        request = b"GET /v1/things/0a0b HTTP/1.1\r\nHost: x\r\n\r\n"
+        found = self.say(request + request)
+        self.assertEqual([(status, body) for status, _, body in found], [(200, b"\x0a\x0b")] * 2)
+
+    def test_paths(self) -> None:
+        """Everything that is not exactly a path of a route is unknown."""
+        for path in (
+            b"/", b"/v1/things/0A0B", b"/v1/things/0a0b/", b"/v1/things/../things/0a0b",
+            b"/v1/things/%30a0b", b"//v1/things/0a0b", b"/v1/things/0a0b%00",
+            b"/v1/things/" + b"0" * 99, b"http://x/v1/things/0a0b", b"*",
+        ):  # fmt: skip
+            status, detail = self.refused(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            self.assertEqual(status, 404, path)
+            self.assertIn("/v1/openapi.json", detail)
+        self.assertEqual(self.calls, [])
+
+    def test_method(self) -> None:
+        """What cannot be done is told, with what can."""
+        [(status, headers, _)] = self.say(b"PATCH /v1/things/0a0b HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.assertEqual((status, headers["allow"]), (405, "GET"))
+
+    def test_errors(self) -> None:
+        """Errors are problems; what is not ours says nothing of itself."""
+        self.assertEqual(
+            self.refused(b"GET /v1/things/0000 HTTP/1.1\r\nHost: x\r\n\r\n"),
+            (404, "there is no such thing"),
+        )
+        status, detail = self.refused(b"GET /v1/things/ffff HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.assertEqual(status, 500)
+        self.assertNotIn("secret", detail)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def put_head(self, length: int, extra: bytes = b"X-Word: open\r\n", n: int = 1) -> bytes:
+        """The head of an upload."""
+        line = b"PUT /v1/things/0a0b/parts/%d HTTP/1.1\r\nHost: x\r\n" % n
+        return line + b"Content-Length: %d\r\n%s\r\n" % (length, extra)
+
+    def test_put(self) -> None:
+        """A body comes whole, in whatever pieces it came."""
+        body = bytes(range(256)) * 300
+        self.assertEqual(self.say(self.put_head(len(body)) + body[:5]), [])
+        self.assertEqual([each[0] for each in self.say(body[5:])], [204])
+        self.assertEqual(self.calls[0].body, body)
+        self.assertEqual(self.calls[0].caller, "friend")
+
+    def test_refused_by_head(self) -> None:
+        """Who may not send is told when the body is through, and the connection goes on."""
+        body = bytes(100_000)
+        self.assertEqual(self.say(self.put_head(len(body), b"") + body[1:]), [])
+        [(status, headers, _)] = self.say(body[:1])
+        self.assertEqual((status, headers["www-authenticate"]), (401, "Signature"))
+        self.assertEqual([each[0] for each in self.say(self.put_head(0))], [204])
+
+    def test_expect(self) -> None:
+        """Who asks before it sends the body hears at once."""
+        expect = b"Expect: 100-continue\r\n"
+        self.transport.clear()
+        self.connection.dataReceived(self.put_head(5, expect + b"X-Word: open\r\n"))
+        self.assertEqual(self.transport.value(), b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.assertEqual([each[0] for each in self.say(b"12345")], [204])
+        status, _ = self.refused(self.put_head(5, expect))
+        self.assertEqual(status, 401)
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_length(self) -> None:
+        """A body without length is refused at once, as is one that is too long by far."""
+        status, _ = self.refused(
+            b"PUT /v1/things/0a0b/parts/1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        self.assertEqual(status, 411)
+        self.assertTrue(self.transport.disconnecting)
+        self.connection, self.transport = self.connect()
+        self.assertEqual(self.refused(self.put_head(1 << 40))[0], 413)
+        self.assertTrue(self.transport.disconnecting)
+        self.assertEqual(self.say(self.put_head(0)), [])
+
+    def test_too_long(self) -> None:
+        """A body over the route's bound is dropped and refused."""
+        self.assertEqual(self.say(self.put_head(200_001) + bytes(200_000)), [])
+        self.assertEqual(self.refused(b"x")[0], 413)
+        status, detail = self.refused(
+            b"GET /v1/things/0a0b HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
+        )
+        self.assertEqual((status, detail), (413, "a body of 1 bytes, where no body may be"))
+
+    def test_digest(self) -> None:
+        """A body that is not what its digest says is refused, before anything is done with it."""
+        field = f"Content-Digest: {content_digest(b'right')}\r\nX-Word: open\r\n".encode()
+        self.assertEqual([each[0] for each in self.say(self.put_head(5, field) + b"right")], [204])
+        status, _ = self.refused(self.put_head(5, field) + b"wrong")
+        self.assertEqual((status, len(self.calls)), (422, 1))
+        bad = b"Content-Digest: sha-256=1\r\nX-Word: open\r\n"
+        self.assertEqual(self.refused(self.put_head(5, bad) + b"right")[0], 400)
+
+    def post_text(
+        self, body: bytes, query: bytes = b"", media: bytes = b"application/json"
+    ) -> bytes:
+        """A request with a document."""
+        line = b"POST /v1/things%s HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\n" % (query, media)
+        return line + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+
+    def test_documents(self) -> None:
+        """A document is read, and answered with one."""
+        [(status, headers, body)] = self.say(self.post_text(b'{"sequence": 5}', b"?after=3&x=1"))
+        self.assertEqual((status, headers["content-type"]), (200, "application/json"))
+        self.assertEqual(json.loads(body), {"sequence": 5})
+        self.assertEqual(self.calls[0].value("after"), 3)
+        for wrong in (b"", b"{}", b"[]", b'{"sequence": -1}', b'{"sequence": "5"}', b"\xff"):
+            self.assertEqual(self.refused(self.post_text(wrong))[0], 400, wrong)
+        self.assertEqual(self.refused(self.post_text(b"{}", b"?after=10"))[0], 400)
+        self.assertEqual(self.refused(self.post_text(b"{}", b"?after=1&after=1"))[0], 400)
+        self.assertEqual(self.refused(self.post_text(b"{}", media=b"text/plain"))[0], 415)
+
+    def test_pieces(self) -> None:
+        """An answer in pieces has its length, and goes at the client's pace."""
+        self.connection.pauseProducing()
+        [(status, _, body)] = self.say(b"GET /v1/pieces HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.assertEqual((status, body), (200, b"a" * 1000 + b"b" * 1000 + b"c" * 1000))
+
+    def test_not_http(self) -> None:
+        """What is no HTTP is told so, and cut off."""
+        for text in (b"\x16\x03\x01\r\n", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nno colon\r\n\r\n"):
+            self.connection, self.transport = self.connect()
+            self.assertEqual(self.refused(text)[0], 400)
+            self.assertTrue(self.transport.disconnecting)
+            self.connection.connectionLost()
+
+    def test_large_head(self) -> None:
+        """A head without end is cut off."""
+        line = b"X: " + b"y" * 1000 + b"\r\n"
+        status, _ = self.refused(b"GET / HTTP/1.1\r\n" + line * 20)
+        self.assertEqual(status, 400)
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_slow_head(self) -> None:
+        """Who does not finish a head is told so, and cut off at last."""
+        self.connection.dataReceived(b"GET /v1/things/0a0b HTTP/1.1\r\n")
+        for _ in range(19):
+            self.clock.advance(1)
+            self.connection.dataReceived(b"X: y\r\n")
+        self.assertFalse(self.transport.disconnecting)
+        self.clock.advance(1)
+        [(status, _, _)] = answers(self.transport.value())
+        self.assertEqual(status, 408)
+        self.assertFalse(self.transport.aborted)
+        self.clock.advance(15)
+        self.assertTrue(self.transport.aborted)
+
+    def test_silent(self) -> None:
+        """Who connects and says nothing, and who says nothing more, is cut off."""
+        _, transport = self.connect()
+        self.say(b"GET /v1/things/0a0b HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.clock.advance(20)
+        self.assertTrue(transport.disconnecting)
+        self.assertFalse(self.transport.disconnecting)
+        self.clock.advance(40)
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_slow_body(self) -> None:
+        """A body that comes too slowly is cut off, even if it never stops."""
+        self.connection.dataReceived(self.put_head(65536))
+        for _ in range(33):
+            self.clock.advance(1)
+            self.connection.dataReceived(b"x")
+        self.assertFalse(self.transport.disconnecting)
+        self.clock.advance(1)
+        self.assertEqual([each[0] for each in answers(self.transport.value())], [408])
+
+    def test_connections(self) -> None:
+        """There are no more connections than may be; one that ends makes room."""
+        self.connect()
+        self.connect()
+        self.assertIsNone(self.api.buildProtocol(None))
+        self.connection.connectionLost()
+        self.connect()
+
+    def test_bodies(self) -> None:
+        """Long bodies wait for each other, where memory is scarce."""
+        body = bytes(200_000)
+        other, transport = self.connect()
+        self.connection.dataReceived(self.put_head(len(body)) + body[1:])
+        other.dataReceived(self.put_head(len(body)))
+        self.assertEqual((self.transport.paused, transport.paused), (False, True))
+        self.assertEqual([each[0] for each in self.say(body[:1])], [204])
+        self.assertFalse(transport.paused)
+        third, _ = self.connect()
+        third.dataReceived(self.put_head(len(body)))
+        other.connectionLost()
+        third.connectionLost()
+        self.assertEqual(self.api.room._free, 300_000)
+
+    def test_gone(self) -> None:
+        """A client that goes while it is served disturbs nothing."""
+        self.waiting = Deferred()
+        self.assertEqual(self.say(b"GET /v1/things/0a0b HTTP/1.1\r\nHost: x\r\n\r\n"), [])
+        self.connection.connectionLost()
+        self.waiting.callback(Answer(body=b"x"))
+        self.assertEqual(self.transport.value(), b"")
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(st.binary(max_size=40), max_size=4), st.integers(0, 80))
+    def test_any_bytes(self, pieces: list[bytes], at: int) -> None:
+        """Whatever comes raises nothing, and is answered with problems if at all."""
+        right = self.put_head(3) + b"abc"
+        connection = self.api.buildProtocol(None)
+        assert connection is not None
+        transport = Transport()
+        connection.makeConnection(transport)
+        for data in (right[:at], *pieces, right[at:]):
+            connection.dataReceived(data)
+        for status, headers, _ in answers(transport.value()):
+            self.assertTrue(status == 204 or headers["content-type"].endswith("problem+json"))
+        connection.connectionLost()
+
+
+def answers(data: bytes) -> Iterator[tuple[int, dict[str, str], bytes]]:
+    """Take answers apart: status, headers with names in lower case, body."""
+    while data:
+        head, _, data = data.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines)
+        }
+        length = int(headers.get("content-length", "0"))
+        yield int(first.split()[1]), headers, data[:length]
+        data = data[length:]
+
+
+class RoomTests(SynchronousTestCase):
+    """Memory for bodies."""
+
+    def test_order(self) -> None:
+        """Who waits longest enters first; who gives up waits no more."""
+        room, entered = Room(10), []
+        self.assertTrue(room.take(8, lambda: None))
+        calls = [lambda name=name: entered.append(name) for name in "abc"]
+        for call in calls:
+            self.assertFalse(room.take(5, call))
+        room.leave(5, calls[1])
+        room.leave(8, lambda: None)
+        self.assertEqual(entered, ["a", "c"])
+
+    def test_larger_than_all(self) -> None:
+        """What is larger than all the room has it alone."""
+        room = Room(10)
+        self.assertTrue(room.take(100, lambda: None))
+        self.assertFalse(room.take(1, lambda: None))
