@@ -33,13 +33,18 @@ from ntmobile.machines.session_table import SessionTable
 from ntmobile.machines.zone import Zone
 from ntmobile.plugins import find
 from ntmobile.protocols import naming
+from ntmobile.protocols.by_protocol import HTTP_PROTOCOL
 from ntmobile.protocols.coordination import CoordinatorLinks
 from ntmobile.protocols.identity import IdentityDesk
 from ntmobile.protocols.link import Link, verify_peer
 from ntmobile.protocols.login import LoginDesk
 from ntmobile.protocols.naming_transports import NamingPorts
 from ntmobile.protocols.signalling import Signalling
-from ntmobile.protocols.tls import client_context_factory, server_context_factory
+from ntmobile.protocols.tls import (
+    NTM_PROTOCOL,
+    client_context_factory,
+    server_context_factory,
+)
 from ntmobile.servers.account_link import AccountLink
 from ntmobile.servers.assignment import Assignments
 from ntmobile.servers.configuration import CoordinatorConfiguration
@@ -49,6 +54,7 @@ from ntmobile.servers.lasting import LastingProblem
 from ntmobile.servers.listening import listen_signalling, listen_tcp
 from ntmobile.servers.naming import DomainNames
 from ntmobile.servers.relays import Relays
+from ntmobile.servers.stored_data import StoredData
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.account import IdentityRequest, Revoked
 from ntmobile.wire.messages.coordination import RelayDirection
@@ -106,6 +112,9 @@ class CoordinatorService(Service):
         )
         self.signalling = Signalling(reactor, SessionTable(os.urandom), self.domain.tell)
         self.domain.signalling = self.signalling
+        self.stored_data = StoredData.make(
+            configuration, self.domain, self.ask_coordinator, reactor
+        )
         self.desk = LoginDesk(
             account_link=lambda: self.account_server.link,
             assign=self.assignments.assign,
@@ -169,6 +178,7 @@ class CoordinatorService(Service):
         :raises ConfigurationError: a port is not free.
         """
         Service.startService(self)
+        self.stored_data.start()
         for stored in self._store.load():
             self.domain.restore(stored)
         if len(self.domain.clients) >= MANY:
@@ -210,15 +220,16 @@ class CoordinatorService(Service):
             self._credentials.key,
             self._credentials.chain,
             self._trust,
-            peer_roles=("dc", "rs"),
-            foreign_roles=("dc",),
+            peer_roles=("dc", "rs", "cs"),
+            foreign_roles=("dc", "cs"),
             require_peer=False,
+            alpn=(NTM_PROTOCOL, HTTP_PROTOCOL),
             clock=self.unix_time,
         )
-        return self._incoming.factory(tls)
+        return self._incoming.factory(tls, self.stored_data.api)
 
     def _make_link(self) -> Link:
-        verify = verify_peer(("dc", None), ("rs", None), optional=True)
+        verify = verify_peer(("dc", None), ("rs", None), ("cs", None), optional=True)
         link = Link(self._reactor, self._link_asked, verify)
         link.ready.addErrback(lambda failure: None)  # the link itself has logged why
         link.closed.addCallback(lambda _: self.desk.client_gone(link))
@@ -240,6 +251,7 @@ class CoordinatorService(Service):
         try:
             await self._close_all()
         finally:
+            self.stored_data.stop()
             await self._store.close()
 
     async def _close_all(self) -> None:
@@ -292,6 +304,8 @@ class CoordinatorService(Service):
             return await self.desk.client_asked(message, link)
         if link.peer[0] == "rs":
             return await self.relays.asked(message, link)
+        if link.peer[0] == "cs":
+            return await self.stored_data.cache_asked(message, link)
         return await self._peer_asked(message, link)
 
     async def _peer_asked(self, message: Message, link: Link) -> Message | None:
@@ -299,6 +313,8 @@ class CoordinatorService(Service):
             raise AuthenticationError("only coordinators ask this")
         if isinstance(message, IdentityRequest):
             return await self.identities.coordinator_asked(link.peer[1], message)
+        if self.stored_data.takes(message):
+            return await self.stored_data.coordinator_asked(link.peer[1], message)
         return self.domain.coordinator_asked(link.peer[1], message)
 
     def _leased(self, seconds: float, unix_time: float) -> None:
@@ -307,6 +323,7 @@ class CoordinatorService(Service):
 
     def _revoked(self, revoked: Revoked) -> None:
         self.domain.revoke(revoked.fqdn, revoked.serial)
+        self.stored_data.revoked(revoked)
 
     def _endpoints(self) -> tuple[Endpoint, ...]:
         listening = self.configuration.listening
@@ -317,6 +334,7 @@ class CoordinatorService(Service):
     def _every_second(self) -> None:
         self.domain.tick()
         self.relays.tick()
+        self.stored_data.tick()
         self.coordinators.close_idle()
 
     async def _write(self) -> None:
@@ -330,6 +348,7 @@ class CoordinatorService(Service):
         while True:
             changed, removed = self.domain.drain_changes()
             try:
+                await self.stored_data.note(changed)
                 await self._store.write(changed, removed, sequence)
             except NTMobileError as problem:
                 self._storing.failed(problem)

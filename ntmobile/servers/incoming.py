@@ -13,11 +13,13 @@ from typing import Any, Final
 
 from attrs import define, field
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
 from ntmobile.machines.networks import source_network
+from ntmobile.protocols.by_protocol import ByProtocol
+from ntmobile.protocols.http_server import HttpApi
 from ntmobile.protocols.link import Link
 from ntmobile.protocols.redial import abort
 from ntmobile.protocols.tls import ServerTLS
@@ -64,11 +66,18 @@ class IncomingLinks:
     def __iter__(self) -> Iterator[Link]:
         return iter(tuple(self._open))
 
-    def factory(self, tls: ServerTLS) -> Factory[Any]:
-        """What to listen with."""
+    def factory(self, tls: ServerTLS, web: HttpApi | None = None) -> Factory[Any]:
+        """What to listen with.
+
+        :param web: serves connections whose ALPN protocol is HTTP, with limits of its own.
+        """
         plain: Factory[Any] = Factory()
         plain.noisy = False
-        plain.buildProtocol = self._accept  # type: ignore[method-assign]  # it may refuse
+
+        def accept(addr: IAddress | None) -> Protocol | None:
+            return self._accept(addr, web)
+
+        plain.buildProtocol = accept  # type: ignore[method-assign]  # it may refuse
         return _TLSFactory(tls, False, plain)
 
     def close(self) -> None:
@@ -76,7 +85,7 @@ class IncomingLinks:
         for link in self:
             link.close()
 
-    def _accept(self, addr: IAddress | None) -> Link | None:
+    def _accept(self, addr: IAddress | None, web: HttpApi | None) -> Protocol | None:
         network = source_network(str(getattr(addr, "host", "")).partition("%")[0])
         if len(self._open) >= self.most or self._of_network[network] >= self.each:
             log.warn(
@@ -92,7 +101,7 @@ class IncomingLinks:
         limit = self.clock.callLater(HANDSHAKE, abort, link)
         link.ready.addBoth(lambda _: _settled(link, limit))
         link.closed.addCallback(lambda _: self._gone(link, limit))
-        return link
+        return link if web is None else ByProtocol(link, web, addr, limit.cancel)
 
     def _gone(self, link: Link, limit: IDelayedCall) -> None:
         if limit.active():

@@ -51,7 +51,7 @@ class Workers:
         """
         if self._busy >= self._limit:
             failed: Deferred[_T] = Deferred()
-            failed.errback(QuotaExceeded("the account server is busy; try again in a minute"))
+            failed.errback(QuotaExceeded("the server is busy; try again in a minute"))
             return failed
         self._busy += 1
         running: Deferred[_T] = deferToThreadPool(self._reactor, self._pool, call, *args, **kwargs)

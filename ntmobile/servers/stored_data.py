@@ -1,0 +1,172 @@
+"""What a DC has for stored data, put together: store, desk, own cache servers, HTTP API."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from ntmobile.errors import AuthenticationError, NotRegistered, NTMobileError
+from ntmobile.interfaces import IWaitingStore, IWaitingStoreProvider, StoredClient
+from ntmobile.machines.directing import Notify
+from ntmobile.machines.exchange_desk import ExchangeDesk
+from ntmobile.plugins import find
+from ntmobile.protocols.http_server import HttpApi
+from ntmobile.protocols.link import Link
+from ntmobile.servers.caches import Caches
+from ntmobile.servers.configuration import CoordinatorConfiguration
+from ntmobile.servers.coordinator_web import CoordinatorWeb
+from ntmobile.servers.domain import Domain
+from ntmobile.servers.exchange import EXPIRY_INTERVAL, Exchange
+from ntmobile.servers.workers import Workers
+from ntmobile.wire.certificates import DeviceCertificate
+from ntmobile.wire.codec import Message
+from ntmobile.wire.messages.account import Revoked
+from ntmobile.wire.messages.exchange import CacheRegistration, TemporalKeyTransferRequest
+from ntmobile.wire.messages.realtime import NotificationRequest
+
+log = Logger()
+
+#: Calls of the store that may wait for its thread.
+QUEUE: Final = 4096
+
+
+@define(eq=False)
+class StoredData:
+    """The part of a DC that serves stored data.
+
+    :ivar api: what the DC's TLS port serves by HTTP.
+    """
+
+    domain: Domain
+    store: IWaitingStore
+    workers: Workers
+    exchange: Exchange
+    caches: Caches
+    web: CoordinatorWeb
+    api: HttpApi
+    _revoked: list[Revoked] = field(factory=list, init=False)
+    _next_expiry: float = field(default=0.0, init=False)
+    _expiring: bool = field(default=False, init=False)
+
+    @classmethod
+    def make(
+        cls,
+        configuration: CoordinatorConfiguration,
+        domain: Domain,
+        ask: Callable[[str, Message], Awaitable[Message]],
+        reactor: Any,
+    ) -> StoredData:
+        """Put it together.
+
+        :param ask: sends a request to the DC of another domain.
+        :raises ConfigurationError: the store cannot be opened.
+        """
+        name, section = configuration.waiting
+        provider: IWaitingStoreProvider = find(IWaitingStoreProvider, name)
+        store = provider.configure(section, str(configuration.state))
+        workers = Workers(reactor, 1, "waiting", QUEUE)
+
+        def tell(request: NotificationRequest) -> None:
+            domain.perform([Notify(request)])
+
+        def accepts() -> bool:
+            return bool(reactor.seconds() <= domain.lease_until)
+
+        def certificate(fqdn: str) -> bytes:
+            client = domain.clients.find(fqdn)
+            if client is None:
+                raise NotRegistered("the session has ended meanwhile; log in again")
+            return client.der
+
+        desk = ExchangeDesk(domain.name, domain.clients, domain.trust)
+        exchange = Exchange(desk, store, workers, ask, tell, accepts, domain.unix_time, reactor)
+        caches = Caches(domain.name)
+        web = CoordinatorWeb(
+            exchange, caches, domain.session, certificate, accepts, domain.unix_time, reactor
+        )
+        api = HttpApi(web.table(), web.access(), reactor)
+        return cls(domain, store, workers, exchange, caches, web, api)
+
+    def start(self) -> None:
+        """Let the store's thread be made."""
+        self.workers.start()
+
+    def stop(self) -> None:
+        """End connections and thread, close the store."""
+        self.api.close()
+        self.workers.stop()
+        self.store.close()
+
+    # -- from other servers
+
+    def takes(self, message: Message) -> bool:
+        """Whether a request of another DC is about stored data."""
+        return isinstance(message, TemporalKeyTransferRequest)
+
+    async def coordinator_asked(self, domain: str, message: Message) -> Message:
+        """A request of the DC of ``domain``, which its certificate has proven."""
+        match message:
+            case TemporalKeyTransferRequest():
+                return await self.exchange.transferred(domain, message)
+            case _:
+                raise AuthenticationError("not a request that a coordinator makes")
+
+    async def cache_asked(self, message: Message, link: Link) -> Message:
+        """A request of a cache server, of this domain or another."""
+        assert link.peer is not None
+        if isinstance(message, CacheRegistration):
+            return self.caches.registered(message, link)
+        return await self.exchange.cache_asked(link.peer[1], message)
+
+    # -- its devices
+
+    def revoked(self, revoked: Revoked) -> None:
+        """A certificate, or a device, holds no more (R34); done with the next :meth:`note`."""
+        self._revoked.append(revoked)
+
+    async def note(self, changed: Sequence[StoredClient]) -> None:
+        """Record devices that changed, and forget those that are revoked.
+
+        :raises NTMobileError: nothing of it was recorded; give it again.
+        """
+        revoked = list(self._revoked)
+        if not changed and not revoked:
+            return
+        known = await self.exchange.run(self.store.devices, [one.fqdn for one in revoked])
+        gone = [
+            one.fqdn
+            for one in revoked
+            if one.fqdn in known and is_of(known[one.fqdn].certificate, one.serial)
+        ]
+        await self.exchange.note(changed, gone)
+        del self._revoked[: len(revoked)]
+
+    def tick(self) -> None:
+        """Every second; what has expired is erased once a minute (R31)."""
+        now = self.domain.clock.seconds()
+        if now < self._next_expiry or self._expiring:
+            return
+        self._next_expiry, self._expiring = now + EXPIRY_INTERVAL, True
+        self.web.tick()
+        Deferred.fromCoroutine(self._expire())
+
+    async def _expire(self) -> None:
+        try:
+            await self.exchange.tick()
+        except NTMobileError as problem:
+            log.warn("what has expired was not erased: {problem}", problem=str(problem))
+        except Exception:
+            log.failure("erasing what has expired failed")
+        finally:
+            self._expiring = False
+
+
+def is_of(certificate: bytes, serial: bytes) -> bool:
+    """Whether a revocation is about this very certificate; without a serial it is about all."""
+    if not serial:
+        return True
+    return DeviceCertificate.parse(certificate).serial == int.from_bytes(serial, "big")
