@@ -84,6 +84,10 @@ class NamespaceTests(SynchronousTestCase):
             "ways": [{**way, "addresses": ["198.51.100.7"]}],
         }
         self.assertEqual(last["move"], moved)
+        again = found["another network with the same address"]
+        if plugin == "netlink":  # a look every second cannot tell
+            self.assertEqual(again[-1:], [moved])
+        self.assertEqual(found["what is of no concern"], [])
         self.assertEqual(found["our own device"], [])
         self.assertEqual(last["down"], nothing)
         up = last["up"]

@@ -18,6 +18,8 @@ from twisted.internet.task import deferLater
 from ntmobile.interfaces import INetworkWatcherProvider, LocalNetworks
 from ntmobile.plugins import find
 
+#: The step whose commands take so little time together that nobody sees a state between them.
+AT_ONCE = "another network with the same address"
 #: Steps: a name, and commands of ip(8).
 STEPS = {
     "address": [
@@ -43,6 +45,17 @@ STEPS = {
         "address delete 192.0.2.7/24 dev wlan9",
         "address add 198.51.100.7/24 dev wlan9",
         "route add default via 198.51.100.1 dev wlan9",
+    ],
+    AT_ONCE: [
+        "address delete 198.51.100.7/24 dev wlan9",
+        "address add 198.51.100.7/24 dev wlan9",
+        "route add default via 198.51.100.1 dev wlan9",
+    ],
+    "what is of no concern": [
+        "link add wlan6 type veth peer name far6",
+        "address add 10.9.9.9/32 dev wlan6",
+        "address delete 10.9.9.9/32 dev wlan6",
+        "link delete wlan6",
     ],
     "our own device": [
         "link add ntm9 type veth peer name nfar9",
@@ -73,7 +86,11 @@ def shown(networks: LocalNetworks) -> dict[str, Any]:
 def commands() -> Iterator[tuple[str, list[list[str]]]]:
     """The steps, and a burst of changes."""
     for name, lines in STEPS.items():
-        yield name, [["ip", *line.split()] for line in lines]
+        if name == AT_ONCE:
+            batch = "\n".join(lines)
+            yield name, [["sh", "-c", f"printf '{batch}' | ip -batch -"]]
+        else:
+            yield name, [["ip", *line.split()] for line in lines]
     burst = ["link add wlan8 type veth peer name far8", "link set far8 up", "link set wlan8 up"]
     burst += [f"address add 203.0.113.{n}/24 dev wlan8" for n in range(1, 60)]
     yield "burst", [["ip", *line.split()] for line in burst]

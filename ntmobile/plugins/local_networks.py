@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Final
 
@@ -27,6 +27,9 @@ _IFLA_IFNAME, _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 3, 1, 2, 8
 _IFA_F_UNUSABLE: Final = 0x20 | 0x40 | 0x08  # deprecated, tentative, duplicate found
 _RTA_GATEWAY, _RTA_OIF, _RTA_PRIORITY = 5, 4, 6
 _RT_TABLE_MAIN, _RTN_UNICAST, _RT_SCOPE_LINK = 254, 1, 253
+
+#: Messages by which something goes: a link, an address, a route.
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_DELADDR, _RTM_DELROUTE = 16, 17, 21, 25
 
 #: Devices that are not a network to be reached by: our own.
 OWN_PREFIX: Final = "ntm"
@@ -159,23 +162,60 @@ def _addresses(asking: socket.socket) -> Iterator[tuple[int, str, int]]:
 
 def _defaults(asking: socket.socket) -> Iterator[_Default]:
     for body in _dump(asking, _RTM_GETROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
-        family, prefix, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(body)
-        if prefix or table != _RT_TABLE_MAIN or kind != _RTN_UNICAST:
-            continue
-        if family not in (socket.AF_INET, socket.AF_INET6):
-            continue
-        attributes = _attributes(body[_ROUTE.size :])
-        gateway = attributes.get(_RTA_GATEWAY)
-        yield _Default(
-            _number(attributes.get(_RTA_OIF)),
-            4 if family == socket.AF_INET else 6,
-            str(ip_address(gateway)) if gateway else None,
-            _number(attributes.get(_RTA_PRIORITY)),
-        )
+        yield from _default(body)
+
+
+def _default(body: bytes) -> Iterator[_Default]:
+    """The route of a message, if it is a default route."""
+    family, prefix, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(body)
+    if prefix or table != _RT_TABLE_MAIN or kind != _RTN_UNICAST:
+        return
+    if family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    attributes = _attributes(body[_ROUTE.size :])
+    gateway = attributes.get(_RTA_GATEWAY)
+    yield _Default(
+        _number(attributes.get(_RTA_OIF)),
+        4 if family == socket.AF_INET else 6,
+        str(ip_address(gateway)) if gateway else None,
+        _number(attributes.get(_RTA_PRIORITY)),
+    )
 
 
 def _number(attribute: bytes | None) -> int:
     return int(struct.unpack("=I", attribute)[0]) if attribute else 0
+
+
+def breaks(data: bytes, used: Collection[int]) -> bool:
+    """Whether messages of the kernel say that something went which interfaces in use had.
+
+    :param data: what a netlink socket received. :param used: indices of those interfaces.
+    """
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
+        if length < _HEADER.size:
+            break
+        body = data[offset + _HEADER.size : offset + length]
+        try:
+            if _broken_link(kind, body) in used:
+                return True
+        except struct.error:
+            break
+        offset += (length + 3) & ~3
+    return False
+
+
+def _broken_link(kind: int, body: bytes) -> int:
+    """The interface that lost something, by one message; 0 if none did."""
+    if kind in (_RTM_NEWLINK, _RTM_DELLINK):
+        _, _, index, flags, _ = _LINK.unpack_from(body)
+        return 0 if kind == _RTM_NEWLINK and flags & _IFF_RUNNING else int(index)
+    if kind == _RTM_DELADDR:
+        return int(_ADDRESS.unpack_from(body)[4])
+    if kind == _RTM_DELROUTE:
+        return next((one.index for one in _default(body)), 0)
+    return 0
 
 
 def _guess() -> LocalNetworks:

@@ -1,7 +1,9 @@
 """The ``netlink`` watcher, the default on Linux: the kernel tells of changes (rtnetlink(7)).
 
-What it tells is only taken as a sign to look, a few milliseconds later, so that a burst of changes
-is one change. A slow look goes on beside it, should a message be lost.
+What it tells is a sign to look, a few milliseconds later, so that a burst of changes is one change.
+Where an interface in use lost its carrier, an address or its default route meanwhile, that is told
+even if all looks the same afterwards: two networks may well give the same private address. A slow
+look goes on beside it, should a message be lost.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from zope.interface import implementer
 
 from ntmobile.errors import NotPermittedHere
 from ntmobile.interfaces import INetworkWatcher, INetworkWatcherProvider, LocalNetworks
-from ntmobile.plugins.local_networks import read_local_networks
+from ntmobile.plugins.local_networks import breaks, read_local_networks
 from ntmobile.plugins.section import reject_unknown
 from ntmobile.plugins.watch_poll import PollingWatcher
 
@@ -39,6 +41,9 @@ class NetlinkWatcher:
         self._reactor = reactor
         self._slow = PollingWatcher(reactor, SLOW, read)
         self._call: IDelayedCall | None = None
+        self._used: frozenset[int] = frozenset()
+        self._broken = False
+        self._changed: Callable[[LocalNetworks], None] = lambda networks: None
         try:
             self._socket = socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0
@@ -52,7 +57,14 @@ class NetlinkWatcher:
     def start(self, changed: Callable[[LocalNetworks], None]) -> LocalNetworks:
         """See :class:`~ntmobile.interfaces.INetworkWatcher`."""
         self._reactor.addReader(self)
-        return self._slow.start(changed)
+        self._changed = changed
+        networks = self._slow.start(self._tell)
+        self._used = frozenset(way.index for way in networks.ways)
+        return networks
+
+    def _tell(self, networks: LocalNetworks) -> None:
+        self._used = frozenset(way.index for way in networks.ways)
+        self._changed(networks)
 
     def stop(self) -> None:
         """See :class:`~ntmobile.interfaces.INetworkWatcher`."""
@@ -74,14 +86,20 @@ class NetlinkWatcher:
         """Something changed; an overrun (ENOBUFS) says no less."""
         for _ in range(64):
             try:
-                if not self._socket.recv(1 << 16):
-                    break
+                data = self._socket.recv(1 << 16)
             except BlockingIOError:
                 break
             except OSError:
                 continue
+            if not data:
+                break
+            self._broken = self._broken or breaks(data, self._used)
         if self._call is None or not self._call.active():
-            self._call = self._reactor.callLater(SETTLE, self._slow.look)
+            self._call = self._reactor.callLater(SETTLE, self._look)
+
+    def _look(self) -> None:
+        broken, self._broken = self._broken, False
+        self._slow.look(broken)
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor gave the socket up; the slow looks go on."""

@@ -47,10 +47,13 @@ class PollingWatcher:
         )
         return self._known
 
-    def look(self) -> None:
-        """Look once, and tell of a difference."""
+    def look(self, broken: bool = False) -> None:
+        """Look once, and tell of a difference.
+
+        :param broken: it is told also if all looks the same: something went, and came again.
+        """
         networks = self._read()
-        if networks == self._known:
+        if networks == self._known and not broken:
             return
         self._known = networks
         try:
