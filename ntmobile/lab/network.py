@@ -215,6 +215,7 @@ class Attachment:
 
     async def unplug(self) -> None:
         """Remove the interface, as a pulled USB modem."""
+        await self.node.lab.configure(*self._leave())
         del self.node.attachments[self.interface]
         self.segment.release(self.number)
         await self.node.ip(f"link del {self.interface}")
