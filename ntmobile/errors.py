@@ -73,3 +73,15 @@ class StorageFull(StorageFailed):
 
 class NoSuchItem(NTMobileError):
     """No such key, object or part is kept here: it expired, was withdrawn, or never came."""
+
+
+class ContentChanged(NTMobileError):
+    """A file changed while it was sent; nothing of it was delivered. Send it anew."""
+
+
+class ItemExpired(NTMobileError):
+    """A stored key or item is past the time that its sender gave it; it has to be sent again."""
+
+
+class KeyErased(NTMobileError):
+    """The key that opens an item was erased, or is of an earlier enrolment; it must be sent anew."""

@@ -6,7 +6,6 @@ import base64
 import os
 import re
 from collections.abc import Callable
-from hashlib import shake_256
 from typing import Final
 
 from attrs import field, frozen
@@ -22,10 +21,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from ntmobile.errors import ConfigurationError
+from ntmobile.machines.exchange.xwing import SEED_SIZE, expand, public_bytes
 from ntmobile.machines.login import DeviceKeys
 from ntmobile.wire.certificates import DeviceCertificate
 
-_SEED: Final = 32
 _BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 -]+)-----\n.*?-----END \1-----\n?", re.DOTALL)
 _XWING: Final = b"X-WING SEED"
 
@@ -45,23 +44,18 @@ class PrivateKeys:
     @classmethod
     def generate(cls, random: Callable[[int], bytes] = os.urandom) -> PrivateKeys:
         """New keys."""
-        return cls(Ed25519PrivateKey.generate(), X25519PrivateKey.generate(), random(_SEED))
+        return cls(Ed25519PrivateKey.generate(), X25519PrivateKey.generate(), random(SEED_SIZE))
 
     def xwing(self) -> tuple[MLKEM768PrivateKey, X25519PrivateKey]:
         """The two halves of the X-Wing key (draft-connolly-cfrg-xwing-kem, section 5.2)."""
-        expanded = shake_256(self.xwing_seed).digest(96)
-        return (
-            MLKEM768PrivateKey.from_seed_bytes(expanded[:64]),
-            X25519PrivateKey.from_private_bytes(expanded[64:]),
-        )
+        return expand(self.xwing_seed)
 
     def public(self) -> DeviceKeys:
         """The public halves."""
-        mlkem, x25519 = self.xwing()
         return DeviceKeys(
             self.identity.public_key().public_bytes_raw(),
             self.x25519.public_key().public_bytes_raw(),
-            mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw(),
+            public_bytes(self.xwing_seed),
         )
 
     def to_pem(self) -> bytes:
@@ -96,7 +90,7 @@ class PrivateKeys:
                         x25519 = key
         except (ValueError, TypeError):
             raise _damaged(where) from None
-        if identity is None or x25519 is None or len(seed) != _SEED:
+        if identity is None or x25519 is None or len(seed) != SEED_SIZE:
             raise _damaged(where)
         return cls(identity, x25519, seed)
 
