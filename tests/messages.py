@@ -15,6 +15,7 @@ from ntmobile.wire.messages.fields import Endpoint
 #: The characters that each pattern of the declarations allows.
 ALPHABETS = {
     r"\A[a-z0-9.-]+\Z": "abcxyz019.-",
+    r"\A[a-z0-9.-]*\Z": "abcxyz019.-",
     r"\A[a-z0-9.*-]+\Z": "abcxyz019.*-",
     r"\A[A-Za-z0-9._-]*\Z": "abzABZ019._-",
 }

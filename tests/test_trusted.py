@@ -46,7 +46,7 @@ class TrustedRealmsTests(SynchronousTestCase):
 
         most = next(size for size in range(16384, 0, -1) if fits(size))
         longest = LoginResponse(
-            0, 1 << 52, "", bytes(400), bundle, filled(most), bytes(32), 1 << 61
+            0, 1 << 52, "", bytes(400), bundle, filled(most), bytes(48), 1 << 61
         )
         sent = frame(longest)
         self.assertEqual(len(sent), FRAME_LIMIT + 4)

@@ -7,11 +7,13 @@ are by subject; all names are imported from here.
 from __future__ import annotations
 
 from ntmobile.interfaces.accounts import (
+    AccountToken,
     Change,
     Device,
     IAccountStore,
     IAccountStoreProvider,
     Revocation,
+    TokenChanges,
     User,
 )
 from ntmobile.interfaces.attachments import (
@@ -70,6 +72,7 @@ from ntmobile.interfaces.waiting import (
 )
 
 __all__ = [
+    "AccountToken",
     "Announcement",
     "AttachmentTraffic",
     "Change",
@@ -110,6 +113,7 @@ __all__ = [
     "StoredKey",
     "StoredObject",
     "StoredPart",
+    "TokenChanges",
     "Usage",
     "User",
     "VirtualAddresses",

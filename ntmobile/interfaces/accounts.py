@@ -76,6 +76,33 @@ class Change:
     revoked: tuple[Revocation, ...]
 
 
+@frozen
+class AccountToken:
+    """What cache servers know a device by, since one of its logins (paper, V-A; R28).
+
+    :ivar token: its name, 16 bytes. :ivar key: the client-CS key, 32 bytes.
+    :ivar expires: unix seconds, with the certificate of that login.
+    """
+
+    token: bytes
+    fqdn: str
+    key: bytes = field(repr=False)
+    expires: float
+
+
+@frozen
+class TokenChanges:
+    """What happened to tokens, up to a number.
+
+    :ivar sequence: that number. :ivar tokens: made, and not revoked since.
+    :ivar revoked: devices whose tokens hold no more, but for later ones.
+    """
+
+    sequence: int
+    tokens: tuple[AccountToken, ...]
+    revoked: tuple[str, ...]
+
+
 class IAccountStore(Interface):
     """Users, devices and revocations of a realm: durable, atomic, open to other processes too.
 
@@ -137,6 +164,18 @@ class IAccountStore(Interface):
 
     def last_change() -> int:
         """Give the number of the latest change, 0 if there was none."""
+
+    def add_token(certificate: DeviceCertificate, token: bytes, key: bytes) -> None:
+        """Keep the token of a login, until its certificate expires or is revoked.
+
+        :raises UnknownName: the certificate is not recorded, or revoked already.
+        """
+
+    def token_changes(sequence: int, at: float) -> TokenChanges:
+        """Give what happened to tokens after a number; at most 1000 things at once."""
+
+    def last_token_change() -> int:
+        """Give the number of the latest change of tokens, 0 if there was none."""
 
     def close() -> None:
         """Release the storage."""

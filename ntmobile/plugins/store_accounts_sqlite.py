@@ -30,8 +30,10 @@ from ntmobile.interfaces import (
     IAccountStore,
     IAccountStoreProvider,
     Revocation,
+    TokenChanges,
     User,
 )
+from ntmobile.plugins import account_tokens
 from ntmobile.plugins.section import Section
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.names import user_of
@@ -73,6 +75,7 @@ MIGRATIONS: Final = (
     ALTER TABLE devices ADD COLUMN former BLOB NOT NULL DEFAULT x'';
     ALTER TABLE devices ADD COLUMN succession BLOB NOT NULL DEFAULT x'';
     """,
+    account_tokens.SCHEMA,
 )
 _DEVICE: Final = "fqdn, user, certificate, enrolled_at, removed, former, succession"
 #: How long a writer waits for another, in seconds.
@@ -344,6 +347,25 @@ class SQLiteAccounts:
             (last,) = db.execute("SELECT COALESCE(MAX(sequence), 0) FROM changes").fetchone()
             return int(last)
 
+    # -- Tokens
+
+    def add_token(self, certificate: DeviceCertificate, token: bytes, key: bytes) -> None:
+        """Keep the token of a login."""
+        with self._access("BEGIN IMMEDIATE") as db:
+            account_tokens.add_token(db, certificate, token, key)
+
+    def token_changes(self, sequence: int, at: float) -> TokenChanges:
+        """Give what happened to tokens after a number."""
+        with self._access("BEGIN") as db:
+            return account_tokens.changes_since(db, sequence, at, CHANGES_LIMIT)
+
+    def last_token_change(self) -> int:
+        """Give the number of the latest change of tokens."""
+        with self._access("BEGIN") as db:
+            return account_tokens.last_change(db)
+
+    # -- Within
+
     def _change(self, db: sqlite3.Connection, kind: str, name: str) -> int:
         cursor = db.execute("INSERT INTO changes (kind, user) VALUES (?, ?)", (kind, name))
         return int(cursor.lastrowid or 0)
@@ -361,6 +383,7 @@ class SQLiteAccounts:
             " WHERE fqdn = ? AND revoked_by IS NULL AND expires > ?",
             (change, fqdn, at),
         )
+        account_tokens.revoke_tokens(db, fqdn)
         return tuple(each for each in self._revoked_by(db, change) if each.fqdn == fqdn)
 
     def _revoked_by(self, db: sqlite3.Connection, change: int) -> tuple[Revocation, ...]:

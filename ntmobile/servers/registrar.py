@@ -7,6 +7,7 @@ device then logs in again, with the same keys.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address
@@ -83,7 +84,7 @@ class AccountRegistrar:
     :ivar lifetime: of device certificates, seconds.
     :ivar storage: one thread for the store. :ivar hashing: threads for Argon2.
     :ivar unix_time: :ivar clock: wall clock, and monotonic time.
-    :ivar changed: called when something was revoked, so that it is pushed at once.
+    :ivar changed: called when something was revoked or a token made, so that it is pushed at once.
     :ivar verify: compares a password with a hash, in a thread.
     """
 
@@ -100,6 +101,7 @@ class AccountRegistrar:
     changed: Callable[[], object]
     verify: Callable[[str | None, str], bool] = verify_password
     attempts: Attempts = field(factory=Attempts)
+    random: Callable[[int], bytes] = os.urandom
 
     async def decide(self, request: Message, login: RelayedRequest) -> LoginResponse:
         """The answer to a device's request; whatever goes wrong is an outcome in it."""
@@ -275,8 +277,16 @@ class AccountRegistrar:
             certificate=certificate.der,
             bundle=self.bundle,
             trusted=self.trusted,
+            cache_key=await self._token(certificate),
             version=user.version if user is not None else 0,
         )
+
+    async def _token(self, certificate: DeviceCertificate) -> bytes:
+        """A new authentication token with its key, which cache servers are told of (R28)."""
+        made = self.random(16 + 32)
+        await self.storage.run(self.store.add_token, certificate, made[:16], made[16:])
+        self.changed()
+        return made
 
     def _failure(
         self, problem: NTMobileError, request: Message, login: RelayedRequest

@@ -35,7 +35,7 @@ def check_told(bundle: bytes, trusted: tuple[Trusted, ...]) -> None:
     :raises ConfigurationError: they do not fit the answer to a login.
     """
     longest = LoginResponse(
-        0, (1 << 53) - 1, "", bytes(400), bundle, trusted, bytes(32), (1 << 62) - 1
+        0, (1 << 53) - 1, "", bytes(400), bundle, trusted, bytes(48), (1 << 62) - 1
     )
     try:
         encode(longest)

@@ -148,7 +148,8 @@ class LoginResponse(Message, frozen=True):
     """The end of a login.
 
     :ivar time: the AS's clock (R12). :ivar bundle: the realm's trust bundle, as of now.
-    :ivar trusted: authorities of other realms. :ivar cache_key: the client-CS key (R3).
+    :ivar trusted: authorities of other realms. :ivar cache_key: for cache servers: token (16) and
+        client-CS key (32), see :meth:`token` (R3, R28).
     :ivar version: of the user's device list (R5).
     """
 
@@ -158,8 +159,13 @@ class LoginResponse(Message, frozen=True):
     certificate: Annotated[bytes, Meta(max_length=400)] = b""
     bundle: _Pem = b""
     trusted: Annotated[tuple[Trusted, ...], Meta(max_length=64)] = ()
-    cache_key: Annotated[bytes, Meta(max_length=32)] = b""
+    cache_key: Annotated[bytes, Meta(max_length=48)] = b""
     version: Counter = 0
+
+    @property
+    def token(self) -> tuple[bytes, bytes] | None:
+        """Authentication token and client-CS key; None if the AS gave none."""
+        return (self.cache_key[:16], self.cache_key[16:]) if len(self.cache_key) == 48 else None
 
     def __repr__(self) -> str:
         """Without the key, so that no log has it (R6)."""
