@@ -10,7 +10,6 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 
@@ -23,17 +22,13 @@ from ntmobile.machines.effects import Address
 from ntmobile.protocols.datagram_adapter import RunTransport, listen
 from ntmobile.protocols.datagram_port import RunReceiver
 from ntmobile.protocols.datagram_sending import Ancillary
+from ntmobile.protocols.fragmenting import never_fragment
 from ntmobile.wire.packet import Buffer
 
 log = Logger()
 
 #: Of ip(7); a constant of the socket module in later Pythons only.
 _IP_PKTINFO: Final = 8
-#: Of linux/in.h and linux/in6.h; Python names none of these.
-_IP_MTU_DISCOVER: Final = 10
-_IPV6_MTU_DISCOVER: Final = 23
-_IPV6_DONTFRAG: Final = 62
-_PMTUDISC_PROBE: Final = 3
 #: Correspondents whose route is remembered.
 _ROUTES: Final = 4096
 
@@ -214,7 +209,7 @@ def _bind(address: Address) -> socket.socket:
         made.setblocking(False)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        _probe_mtu(made)
+        never_fragment(made, believe=False)  # paths are probed (R23)
         try:
             made.bind(address)
         except OSError:
@@ -223,16 +218,6 @@ def _bind(address: Address) -> socket.socket:
         made.close()
         raise
     return made
-
-
-def _probe_mtu(made: socket.socket) -> None:
-    """Fragment nothing, and believe no ICMP about what fits (RFC 8899): paths are probed (R23)."""
-    with suppress(OSError):
-        if made.family == socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
-            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
-        else:
-            made.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
 
 
 def _source(host: str, family: int) -> str:

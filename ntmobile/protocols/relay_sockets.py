@@ -9,19 +9,15 @@ big for a path would vanish without a word.
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
 from typing import Final
 
 from ntmobile.errors import ConfigurationError
 from ntmobile.machines.effects import Address
+from ntmobile.protocols.fragmenting import never_fragment
 
 #: linux/in.h and linux/in6.h; Python names none of these.
-_IP_MTU_DISCOVER: Final = 10
 _IP_MTU: Final = 14
-_IPV6_MTU_DISCOVER: Final = 23
 _IPV6_MTU: Final = 24
-_IPV6_DONTFRAG: Final = 62
-_PMTUDISC_DO: Final = 2
 
 #: IP and UDP headers.
 OVERHEAD: Final = {socket.AF_INET: 28, socket.AF_INET6: 48}
@@ -30,16 +26,6 @@ OVERHEAD: Final = {socket.AF_INET: 28, socket.AF_INET6: 48}
 def family_of(host: str) -> socket.AddressFamily:
     """The family of a numeric address."""
     return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-def never_fragment(made: socket.socket) -> None:
-    """Have datagrams that do not fit refused instead of fragmented, where the system can."""
-    with suppress(OSError):
-        if made.family == socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DO)
-            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
-        else:
-            made.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO)
 
 
 def bind_data_port(address: Address) -> socket.socket:
