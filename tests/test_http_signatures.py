@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.errors import AuthenticationError, MalformedMessage, QuotaExceeded
+from ntmobile.errors import AuthenticationError, MalformedMessage
 from ntmobile.machines.nonces import NonceMemory
 from ntmobile.wire.http_digests import content_digest, parse_content_digest
 from ntmobile.wire.http_signatures import (
@@ -26,6 +26,7 @@ from ntmobile.wire.http_signatures import (
     sign_components,
     signature_base,
 )
+from ntmobile.wire.problems import Problem
 from ntmobile.wire.structured_fields import InnerList, Item
 
 DIGEST = "WZDPaVn/7XgHaAy8pmojAkGWoRx2UFChF41A2svX+TaPm+AbwAgBWnrIiYllu7BNNyealdVLvRwEmTHWXvJwew=="
@@ -311,7 +312,7 @@ class NonceTests(SynchronousTestCase):
         memory = NonceMemory(per_key=2, total=3)
         memory.use("a", b"1", NOW, NOW)
         memory.use("a", b"2", NOW - 100, NOW)
-        self.assertRaises(QuotaExceeded, memory.use, "a", b"3", NOW, NOW)
+        self.assertRaises(Problem, memory.use, "a", b"3", NOW, NOW)
         memory.use("b", b"3", NOW, NOW)
-        self.assertRaises(QuotaExceeded, memory.use, "c", b"4", NOW, NOW)
+        self.assertRaises(Problem, memory.use, "c", b"4", NOW, NOW)
         memory.use("a", b"3", NOW + 500, NOW + 500)

@@ -12,8 +12,10 @@ from typing import Final
 
 from attrs import Factory, define
 
-from ntmobile.errors import AuthenticationError, QuotaExceeded
+from ntmobile.errors import AuthenticationError
+from ntmobile.wire import problems
 from ntmobile.wire.http_signatures import FRESH
+from ntmobile.wire.problems import Problem
 
 #: Nonces of one key, and of all together.
 PER_KEY: Final = 100_000
@@ -51,7 +53,7 @@ class NonceMemory:
         :param key: who signed. :param created: when, as the signature says.
         :param now: unix seconds, of the clock by which the signature was verified.
         :raises AuthenticationError: it was used before.
-        :raises QuotaExceeded: this key, or all together, made too many requests.
+        :raises Problem: this key, or all together, made too many requests.
         """
         for ended in [each for each in self._spans if (each + 1) * _SPAN < now - FRESH]:
             del self._spans[ended]
@@ -61,7 +63,8 @@ class NonceMemory:
             raise AuthenticationError("the request was made before; sign it anew")
         count = sum(each.counts[key] for each in self._spans.values())
         if count >= self._per_key or len(self) >= self._total:
-            raise QuotaExceeded(f"too many requests; try again in {2 * FRESH} s")
+            detail = f"too many requests; try again in {2 * FRESH} s"
+            raise Problem(problems.BUSY, detail, (("Retry-After", str(2 * FRESH)),))
         self._spans[number] = span
         span.seen.add(mark)
         span.counts[key] += 1

@@ -15,7 +15,10 @@ from ntmobile.errors import (
     AccessDenied,
     AlreadyExists,
     AuthenticationError,
+    InvalidName,
+    ItemExpired,
     MalformedMessage,
+    NoSuchItem,
     NTMobileError,
     QuotaExceeded,
     StorageFailed,
@@ -51,9 +54,10 @@ UNAUTHENTICATED: Final = Kind(
     "unauthenticated", 401, "The signature of the request is not accepted", AuthenticationError
 )
 DENIED: Final = Kind("denied", 403, "This is not for you to do", AccessDenied)
-UNKNOWN: Final = Kind("unknown", 404, "There is no such thing here", UnknownName)
+UNKNOWN: Final = Kind("unknown", 404, "There is no such thing here", NoSuchItem)
 METHOD: Final = Kind("method", 405, "That cannot be done with this", MalformedMessage)
 SLOW: Final = Kind("slow", 408, "The request took too long", Unreachable)
+EXPIRED: Final = Kind("expired", 410, "Its time is over", ItemExpired)
 CONFLICT: Final = Kind("conflict", 409, "There is something else already", AlreadyExists)
 LENGTH: Final = Kind("length", 411, "The length of the body must be said", MalformedMessage)
 LARGE: Final = Kind("large", 413, "That is more than is taken", QuotaExceeded)
@@ -68,16 +72,19 @@ FULL: Final = Kind("full", 507, "There is no room for it", StorageFailed)
 KINDS: Final = {
     kind.name: kind
     for kind in (
-        MALFORMED, UNAUTHENTICATED, DENIED, UNKNOWN, METHOD, SLOW, CONFLICT, LENGTH, LARGE, MEDIA,
-        RANGE, CONTENT, BUSY, FAILED, UNAVAILABLE, FULL,
+        MALFORMED, UNAUTHENTICATED, DENIED, UNKNOWN, METHOD, SLOW, CONFLICT, EXPIRED, LENGTH, LARGE,
+        MEDIA, RANGE, CONTENT, BUSY, FAILED, UNAVAILABLE, FULL,
     )
 }  # fmt: skip
 #: The first that an error is an instance of decides.
 _BY_ERROR: Final = (
     (MalformedMessage, MALFORMED),
+    (InvalidName, MALFORMED),
     (AuthenticationError, UNAUTHENTICATED),
     (AccessDenied, DENIED),
     (UnknownName, UNKNOWN),
+    (NoSuchItem, UNKNOWN),
+    (ItemExpired, EXPIRED),
     (AlreadyExists, CONFLICT),
     (QuotaExceeded, FULL),
     (StorageFailed, FULL),

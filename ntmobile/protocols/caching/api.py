@@ -1,0 +1,98 @@
+"""The table of all that can be asked of a cache server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from ntmobile.interfaces import ICacheStorage
+from ntmobile.machines.tokens import TokenTable
+from ntmobile.protocols.caching.access import ACCOUNT_SERVER, LINES, CacheAccess
+from ntmobile.protocols.caching.downloads import Downloads
+from ntmobile.protocols.caching.exchanging import Ask, Exchanges
+from ntmobile.protocols.caching.keys import Keys
+from ntmobile.protocols.caching.objects import Objects
+from ntmobile.protocols.caching.roots import Offload, Roots
+from ntmobile.protocols.caching.uploads import Uploads
+from ntmobile.protocols.http_limits import Limits
+from ntmobile.protocols.http_openapi import with_document
+from ntmobile.protocols.http_routes import Answer, Call, Route, Table
+from ntmobile.protocols.http_server import HttpApi
+from ntmobile.wire.certificates import TrustStore
+from ntmobile.wire.messages.exchange import CacheServer, TokenAcknowledgement, TokenUpdate
+
+log = Logger()
+
+#: Most bytes of an update of tokens: a thousand of them.
+TOKENS_LIMIT: Final = 1 << 20
+
+
+class Cache:
+    """One cache server: what it knows, and what can be asked of it.
+
+    :ivar tokens: told by the AS. :ivar exchanges: what coordinators are to be told.
+    :ivar access: who may ask.
+    :param server: this server, as others find it. :param realm: its realm.
+    :param ask: asks the coordinator of a domain. :param clock: monotonic.
+    :param unix_time: seconds. :param offload: runs hashing in a thread.
+    :param largest: bytes that one object may have.
+    :param requests: that one device may make in a second.
+    """
+
+    def __init__(
+        self,
+        server: CacheServer,
+        realm: str,
+        storage: ICacheStorage,
+        trust: TrustStore,
+        ask: Ask,
+        clock: IReactorTime,
+        unix_time: Callable[[], float],
+        offload: Offload,
+        largest: int = 1 << 40,
+        requests: int = 1000,
+    ) -> None:
+        self.tokens = TokenTable()
+        self.access = CacheAccess(
+            server.name, realm, self.tokens, trust, clock, unix_time, requests
+        )
+        roots = Roots(storage, offload)
+        objects = Objects(storage, unix_time)
+        self.exchanges = Exchanges(storage, server, ask, trust, roots, clock, unix_time)
+        self._clock = clock
+        self._served = (
+            Keys(storage, self.exchanges, trust, unix_time),
+            Uploads(storage, objects, self.exchanges, roots, trust, largest),
+            Downloads(storage, objects, trust),
+        )
+
+    def api(self, reactor: Any, limits: Limits | None = None) -> HttpApi:
+        """All of it as what to listen with."""
+        routes = [route for served in self._served for route in served.routes()]
+        table, access = with_document(
+            Table([*routes, self._token_route()]), "ntmobile cache server", LINES
+        )
+        return HttpApi(table, self.access.table() | access, reactor, limits)
+
+    def _token_route(self) -> Route:
+        return Route(
+            "POST",
+            "/v1/tokens",
+            "Tell, as the account server, of authentication tokens",
+            ACCOUNT_SERVER,
+            self._update_tokens,
+            body=TokenUpdate,
+            body_limit=TOKENS_LIMIT,
+            answer=TokenAcknowledgement,
+        )
+
+    async def _update_tokens(self, call: Call) -> Answer:
+        update: TokenUpdate = call.message
+        heard = self.tokens.accepts(self._clock.seconds())
+        taken = self.tokens.apply(update, self._clock.seconds())
+        if taken and not heard:
+            log.info("the account server is heard: {count} tokens", count=len(self.tokens))
+        return Answer(document=TokenAcknowledgement(self.tokens.sequence))

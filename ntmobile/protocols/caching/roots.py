@@ -1,0 +1,76 @@
+"""Whether the parts of an object are what its manifest signed: the chunk root (R29, R30).
+
+The chunk hashes of a part are made when it comes, and kept for a while, so that an object is not
+read again when it is complete. What is not kept any more is read from the storage.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from ntmobile.interfaces import ICacheStorage
+from ntmobile.machines.exchange.objects import SEALED_CHUNK, SEALED_PART, ObjectHeader, ObjectRoot
+from ntmobile.wire.messages.exchange import Manifest
+
+#: Chunk hashes of so many parts are kept, 2 KiB each: those of 32 GiB.
+PARTS: Final = 8192
+#: Objects that are remembered to be right.
+RIGHT: Final = 10_000
+
+
+class Offload(Protocol):
+    """Runs something that takes a while, and needs nothing of ours, in another thread."""
+
+    def __call__(self, call: Callable[[], bytes]) -> Awaitable[bytes]:
+        """Run it."""
+
+
+class Roots:
+    """Judges objects of one storage."""
+
+    def __init__(self, storage: ICacheStorage, offload: Offload) -> None:
+        self._storage = storage
+        self._offload = offload
+        self._hashes: OrderedDict[tuple[bytes, int], bytes] = OrderedDict()
+        self._right: OrderedDict[bytes, None] = OrderedDict()
+
+    async def came(self, manifest: Manifest, number: int, data: bytes) -> None:
+        """A part came and is stored: note its chunk hashes.
+
+        :raises MalformedMessage: it has another length than that part.
+        """
+        header = ObjectHeader.parse(manifest.header)
+        self._hashes[manifest.object, number] = await self._hash(header, number, data)
+        while len(self._hashes) > PARTS:
+            self._hashes.popitem(last=False)
+
+    async def is_right(self, manifest: Manifest, at: float) -> bool:
+        """Whether the stored parts, all of which came, are the object that was signed.
+
+        :param at: unix seconds.
+        """
+        if manifest.object in self._right:
+            return True
+        header = ObjectHeader.parse(manifest.header)
+        root = ObjectRoot(header)
+        for number in range(header.parts):
+            hashes = self._hashes.get((manifest.object, number))
+            if hashes is None:
+                data = await self._storage.read_part(manifest.object, number, 0, SEALED_PART, at)
+                hashes = await self._hash(header, number, data)
+            root.update(hashes)
+        for number in range(header.parts):
+            self._hashes.pop((manifest.object, number), None)
+        if root.digest() != manifest.root:
+            return False
+        self._right[manifest.object] = None
+        if len(self._right) > RIGHT:
+            self._right.popitem(last=False)
+        return True
+
+    async def _hash(self, header: ObjectHeader, number: int, data: bytes) -> bytes:
+        if len(data) <= SEALED_CHUNK:
+            return header.chunk_hashes(number, data)
+        return await self._offload(lambda: header.chunk_hashes(number, data))

@@ -1,0 +1,205 @@
+"""Objects that come to a cache server: announced, uploaded part by part, completed (figure 4)."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Final
+
+from attrs import define
+
+from ntmobile.errors import AccessDenied, MalformedMessage, NoSuchItem
+from ntmobile.interfaces import ICacheStorage
+from ntmobile.machines.exchange.manifests import verify_manifest
+from ntmobile.machines.exchange.objects import SEALED_PART
+from ntmobile.protocols.caching.access import DEVICE
+from ntmobile.protocols.caching.exchanging import Exchanges, check_destinations
+from ntmobile.protocols.caching.objects import OBJECT, PART_NUMBER, Found, Objects
+from ntmobile.protocols.caching.records import check_info, stored_object
+from ntmobile.protocols.caching.roots import Roots
+from ntmobile.protocols.http_routes import Answer, Call, Route
+from ntmobile.wire import problems
+from ntmobile.wire.certificates import TrustStore
+from ntmobile.wire.http_digests import CONTENT_DIGEST, parse_content_digest
+from ntmobile.wire.messages.exchange import (
+    LISTED,
+    Deliveries,
+    Delivery,
+    EncryptedDataUploadRequest,
+    EncryptedDataUploadResponse,
+    Manifest,
+    RequestInfo,
+)
+from ntmobile.wire.messages.realtime import Outcome
+from ntmobile.wire.problems import Problem
+
+#: Fields that a request and its manifest both have, and have to have alike.
+_ALIKE: Final = ("application", "service", "item", "message")
+
+
+@define(eq=False)
+class Uploads:
+    """Serves senders.
+
+    :ivar largest: bytes that one object may have.
+    """
+
+    storage: ICacheStorage
+    objects: Objects
+    exchanges: Exchanges
+    roots: Roots
+    trust: TrustStore
+    largest: int
+
+    def routes(self) -> list[Route]:
+        """What can be asked."""
+        return [
+            Route(
+                "POST",
+                "/v1/objects",
+                "Announce an object, or ask again which of its parts are missing",
+                DEVICE,
+                self.announce,
+                body=EncryptedDataUploadRequest,
+                answer=EncryptedDataUploadResponse,
+                problems=(problems.DENIED, problems.CONFLICT, problems.EXPIRED, problems.FULL),
+            ),
+            Route(
+                "PUT",
+                "/v1/objects/{object}/parts/{part}",
+                "Upload a part",
+                DEVICE,
+                self.part,
+                parameters=(OBJECT, PART_NUMBER),
+                octets=SEALED_PART,
+                status=204,
+                problems=(problems.CONFLICT, problems.FULL),
+            ),
+            Route(
+                "POST",
+                "/v1/objects/{object}/complete",
+                "Have the coordinators of the destinations told, once all parts are there",
+                DEVICE,
+                self.complete,
+                parameters=(OBJECT,),
+                answer=EncryptedDataUploadResponse,
+                problems=(problems.CONFLICT, problems.CONTENT, problems.FULL),
+            ),
+            Route(
+                "DELETE",
+                "/v1/objects/{object}",
+                "Withdraw an object",
+                DEVICE,
+                self.withdraw,
+                parameters=(OBJECT,),
+                status=204,
+                problems=(problems.FULL,),
+            ),
+        ]
+
+    async def announce(self, call: Call) -> Answer:
+        """Take room for an object, after its manifest was verified (R29)."""
+        request: EncryptedDataUploadRequest = call.message
+        sender, now = call.caller.fqdn, self.objects.unix_time()
+        check_info(sender, request.info)
+        certificate = self.trust.verify_device(request.manifest.certificate, now)
+        if certificate.fqdn != sender:
+            raise AccessDenied(f"a manifest of {certificate.fqdn}, sent by {sender}")
+        manifest = verify_manifest(request.manifest, pin=certificate.identity, now=now)
+        _check_alike(request.info, manifest)
+        check_destinations(manifest.destinations)
+        if manifest.length > self.largest:
+            raise Problem(
+                problems.LARGE,
+                f"an object of {manifest.length} bytes; this server takes {self.largest} at most",
+            )
+        announced = stored_object(request.info, request.manifest, manifest)
+        await self.storage.add_object(announced, now)
+        return await self._standing(await self.objects.of_sender(call.caller, manifest.object))
+
+    async def part(self, call: Call) -> Answer:
+        """Keep a part, if it is of the size that it must have."""
+        found = await self.objects.of_sender(call.caller, call.value("object"), 0)
+        number: int = call.value("part")
+        size = found.stored.size_of(number)
+        if not size:
+            raise NoSuchItem(f"the object has {found.stored.parts} parts, numbered from 0")
+        if len(call.body) != size:
+            raise MalformedMessage(f"part {number} has {size} bytes, not {len(call.body)}")
+        promised = call.head.header(CONTENT_DIGEST)
+        digest = parse_content_digest(promised) if promised else sha256(call.body).digest()
+        complete = await self.storage.put_part(
+            found.stored.identifier, number, call.body, digest, self.objects.unix_time()
+        )
+        await self.roots.came(found.manifest, number, call.body)
+        if complete:
+            self.exchanges.wake()
+        return Answer(204)
+
+    async def complete(self, call: Call) -> Answer:
+        """Tell the coordinators of the destinations, and the sender what they say."""
+        found = await self.objects.of_sender(call.caller, call.value("object"))
+        identifier = found.stored.identifier
+        if not found.standing.complete:
+            listed = ", ".join(str(each) for each in found.standing.missing[:10])
+            raise Problem(problems.CONFLICT, f"parts are missing: {listed}; upload them first")
+        at = self.objects.unix_time()
+        if not found.standing.released and not await self.roots.is_right(found.manifest, at):
+            await self.storage.remove(identifier)
+            raise Problem(
+                problems.CONTENT,
+                "the parts are not what the manifest signed; the object is removed, send it anew",
+            )
+        waiting = await self._untold(identifier)
+        if waiting:
+            results = await self.exchanges.tell_soon(
+                "data", identifier, found.stored.document, waiting
+            )
+        else:
+            results = ()
+        return await self._standing(found, {each.destination: each for each in results})
+
+    async def withdraw(self, call: Call) -> Answer:
+        """Remove an object."""
+        found = await self.objects.of_sender(call.caller, call.value("object"))
+        await self.storage.remove(found.stored.identifier)
+        return Answer(204)
+
+    async def _untold(self, identifier: bytes) -> list[str]:
+        found = await self.storage.deliveries(identifier, self.objects.unix_time())
+        return [each.destination for each in found if each.state == "not told"]
+
+    async def _standing(self, found: Found, said: dict[str, Delivery] | None = None) -> Answer:
+        """How an object stands, and what is known of its destinations once it is complete."""
+        results: Deliveries = ()
+        if found.standing.complete:
+            at = self.objects.unix_time()
+            deliveries = await self.storage.deliveries(found.stored.identifier, at)
+            results = tuple(
+                (said or {}).get(each.destination)
+                or Delivery(
+                    each.destination,
+                    Outcome.UNREACHABLE if each.state == "not told" else Outcome.OK,
+                    each.reason[:200],
+                )
+                for each in deliveries
+            )
+        return Answer(
+            document=EncryptedDataUploadResponse(
+                found.stored.identifier,
+                found.stored.parts,
+                found.standing.missing[:LISTED],
+                results,
+            )
+        )
+
+
+def _check_alike(info: RequestInfo, manifest: Manifest) -> None:
+    """See that a request says of its item what the sender has signed.
+
+    :raises MalformedMessage: it says something else.
+    """
+    for name in _ALIKE:
+        if getattr(info, name) != getattr(manifest, name):
+            raise MalformedMessage(f"the request and its manifest have another {name}")
+    if set(info.destinations) != set(manifest.destinations):
+        raise MalformedMessage("the request and its manifest have other destinations")
