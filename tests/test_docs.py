@@ -28,6 +28,7 @@ from ntmobile.interfaces import (
     ICoordinatorLookupProvider,
     ILocationStoreProvider,
     INetworkWatcherProvider,
+    INotificationPresenterProvider,
     INotifierProvider,
     IWaitingStoreProvider,
 )
@@ -51,6 +52,7 @@ SECTIONS: dict[type[Interface], str] = {
     IAccountStoreProvider: "store",
     IAttachmentProvider: "attachment",
     INetworkWatcherProvider: "watch",
+    INotificationPresenterProvider: "notify",
 }
 
 

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from ntmobile.client.announcing import Announcing
 from ntmobile.client.control import Command, listen_control
 from ntmobile.client.known import load_known, save_known
 from ntmobile.client.last_port import load_port, save_port
@@ -24,10 +25,16 @@ from ntmobile.client.node import Node
 from ntmobile.client.reporting import Reporting
 from ntmobile.client.state import KNOWN, PORT
 from ntmobile.errors import InvalidName, NTMobileError
-from ntmobile.interfaces import IAttachment, IAttachmentFactory, VirtualAddresses
+from ntmobile.interfaces import (
+    IAttachment,
+    IAttachmentFactory,
+    INotificationPresenter,
+    VirtualAddresses,
+)
 from ntmobile.machines.correspondence import Of
 from ntmobile.machines.shown import Shown
 from ntmobile.machines.tunnel_effects import Established
+from ntmobile.plugins.notify_none import NoPresenter
 from ntmobile.protocols.resolving import NameResolver, adopt
 from ntmobile.wire.icmp import Reason, unreachable
 from ntmobile.wire.offload import Offload
@@ -45,7 +52,8 @@ class Agent(Service):
     """One state directory's agent.
 
     :param node: the device. :param attach: makes the virtual network.
-    :param end: ends the program, for ``ntm down``.
+    :param end: ends the program, for ``ntm down``. :param presenter: shows what comes.
+    :ivar announcing: through which others have something shown.
     """
 
     def __init__(
@@ -55,8 +63,10 @@ class Agent(Service):
         node: Node,
         attach: IAttachmentFactory,
         end: Callable[[], None],
+        presenter: INotificationPresenter | None = None,
     ) -> None:
         self.node = node
+        self.announcing = Announcing(node.fqdn, presenter or NoPresenter())
         self.attachment: IAttachment | None = None
         self.problem = ""
         self._reactor = reactor
@@ -69,6 +79,7 @@ class Agent(Service):
         self._kept: tuple[Shown, ...] = ()
         self._keeping: IDelayedCall | None = None
         node.listen(self._told)
+        node.listen(self.announcing.told)
 
     def startService(self) -> None:
         """Open control socket and node, then the virtual network.
@@ -79,6 +90,7 @@ class Agent(Service):
         self._control = listen_control(self._reactor, self._state, self.commands())
         self.node.shown.restore(load_known(self._state / KNOWN))
         self._kept = self.node.shown.remembered
+        self.announcing.start()
         self.node.start(load_port(self._state / PORT))
         self._keep_port()
         opening = Deferred.fromCoroutine(self._open())
@@ -158,6 +170,7 @@ class Agent(Service):
             await self._resolving.stop()
         self._keep_port()
         await self.node.stop()
+        await self.announcing.stop()
         if self._keeping is not None:
             self._keeping.cancel()
         self._keep()

@@ -26,13 +26,14 @@ class DeviceSettings:
     """A device's file.
 
     :ivar account: whose device it is, and where its DC is. :ivar node: what its node may do.
-    :ivar attachment: :ivar watch: plugins and their sections.
+    :ivar attachment: :ivar watch: :ivar notify: plugins and their sections.
     """
 
     account: Account
     node: NodeSettings
     attachment: tuple[str, Section]
     watch: tuple[str, Section]
+    notify: tuple[str, Section]
 
 
 def load_settings(state: Path) -> DeviceSettings:
@@ -66,6 +67,7 @@ def load_settings(state: Path) -> DeviceSettings:
         ),
         top.plugin("attachment", "netns" if _LINUX else "datagram"),
         top.plugin("watch", "netlink" if _LINUX else "poll"),
+        top.plugin("notify", "none"),
     )
     keepalive.finish()
     top.finish()

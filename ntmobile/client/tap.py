@@ -11,7 +11,12 @@ from ntmobile.client.agent import Agent
 from ntmobile.client.opening import make_node
 from ntmobile.client.settings import load_settings
 from ntmobile.client.state import default_state
-from ntmobile.interfaces import IAttachmentFactory, IAttachmentProvider
+from ntmobile.interfaces import (
+    IAttachmentFactory,
+    IAttachmentProvider,
+    INotificationPresenter,
+    INotificationPresenterProvider,
+)
 from ntmobile.plugins import find
 from ntmobile.protocols.logs import LogOptions
 from ntmobile.protocols.starting import Starting
@@ -32,7 +37,11 @@ def make_agent(state: Path, reactor: Any) -> Agent:
     name, section = settings.attachment
     provider: IAttachmentProvider = find(IAttachmentProvider, name)
     attach: IAttachmentFactory = provider.configure(section, reactor)
-    return Agent(reactor, state, make_node(state, settings, reactor), attach, reactor.stop)
+    name, section = settings.notify
+    presenting: INotificationPresenterProvider = find(INotificationPresenterProvider, name)
+    presenter: INotificationPresenter = presenting.configure(section, reactor)
+    node = make_node(state, settings, reactor)
+    return Agent(reactor, state, node, attach, reactor.stop, presenter)
 
 
 def makeService(options: Options, reactor: Any = None) -> IService:

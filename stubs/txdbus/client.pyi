@@ -2,12 +2,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from txdbus.interface import DBusInterface
 from txdbus.objects import DBusObject, RemoteDBusObject
 
-class DBusClientConnection:
+class DBusClientConnection(Protocol):
     busName: str | None
+    factory: DBusClientFactory
+    transport: Any  # of a Unix socket
+    _buffer: bytes
+    def connectionMade(self) -> None: ...
+    def dataReceived(self, data: bytes) -> None: ...
+    def connectionLost(self, reason: Failure = ...) -> None: ...
     def disconnect(self) -> None: ...
     def notifyOnDisconnect(
         self, callback: Callable[[DBusClientConnection, Failure], object]
@@ -64,5 +71,10 @@ class DBusClientConnection:
         timeout: float | None = None,
         returnSignature: str = ...,
     ) -> Deferred[Any]: ...
+
+class DBusClientFactory(Factory[DBusClientConnection]):
+    d: Deferred[DBusClientConnection]
+    def __init__(self) -> None: ...
+    def getConnection(self) -> Deferred[DBusClientConnection]: ...
 
 def connect(reactor: object, busAddress: str = "session") -> Deferred[DBusClientConnection]: ...
