@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from ntmobile.lab.supervision import ROOT, SEARCH_PATH, lab_unavailable
+from ntmobile.wire.messages.realtime import NotificationRequest, Reason
 from tests.platforms import PlatformTestCase
 
 HOWTO = ROOT / "docs" / "howto"
@@ -29,6 +30,7 @@ from ntmobile import interfaces
 from ntmobile.errors import ConfigurationError, UnknownName
 from ntmobile.interfaces import VirtualAddresses
 from ntmobile.plugins import find
+from ntmobile.wire.messages.realtime import NotificationRequest, Reason
 
 said = {}
 clock = Clock()
@@ -66,6 +68,15 @@ verifyObject(interfaces.IAttachment, attachment)
 attachment.send(b"E packet")
 attachment.close()
 said["packets"] = Path("packets.log").read_text()
+
+notifying = find(interfaces.INotifierProvider, "lines")
+notifier = notifying.configure({"path": "woken"}, clock)
+verifyObject(interfaces.INotifier, notifier)
+request = NotificationRequest("phone.alice.dc1.ntm.example", Reason.ITEM)
+said["outcome"] = notifier.notify(interfaces.Notification(request)).result.outcome.value
+said["woken"] = Path("woken").read_text()
+blocked = notifying.configure({"path": "nowhere/woken"}, clock)
+said["blocked"] = blocked.notify(interfaces.Notification(request)).result.outcome.value
 print(json.dumps(said))
 """
 
@@ -112,8 +123,25 @@ class PluginTests(SynchronousTestCase):
                 "wrong": "unknown key lookup.pth; known: path",
                 "changes": [0, 1],
                 "packets": b"E packet".hex() + "\n",
+                "outcome": "accepted",
+                "woken": "soon phone.alice.dc1.ntm.example 1\n",
+                "blocked": "later",
             },
         )
+
+
+class ListenerTests(SynchronousTestCase):
+    """The listener of the page on being told."""
+
+    def test_told(self) -> None:
+        """It tells of items, whoever they are from, and of nothing else."""
+        said: list[str] = []
+        told = defined("being-told.md", "told")["listener"](said.append)
+        told(NotificationRequest("phone.alice.dc1.ntm.example", Reason.ITEM, "lunch?", "a.b.c"))
+        told(NotificationRequest("phone.alice.dc1.ntm.example", Reason.ITEM))
+        told(NotificationRequest("phone.alice.dc1.ntm.example", Reason.REALTIME))
+        told(object())
+        self.assertEqual(said, ["a.b.c: lunch?", "somebody: "])
 
 
 class ServiceTests(PlatformTestCase):
