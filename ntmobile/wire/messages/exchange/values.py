@@ -154,7 +154,7 @@ class Manifest(Document, frozen=True):
     root: Digest
     expires: UnixTime
     message: Notice
-    details: Annotated[bytes, Meta(max_length=2048)]
+    details: Annotated[bytes, Meta(max_length=4096)]
 
 
 class SignedManifest(Document, frozen=True):
