@@ -10,7 +10,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorUNIX
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from txdbus.message import SignalMessage
 
 from ntmobile.errors import ConfigurationError, Unreachable
 from ntmobile.protocols import desktop_bus
@@ -169,6 +171,21 @@ class BusTests(BusTestCase):
                 "/", "Wait", interface="a.b", destination=other.busName, clock=reactor
             )
         await other.over
+
+    async def test_flood(self) -> None:
+        """Any number of messages in one reception is taken, one after the other."""
+        connection = await self.connect()
+        heard: list[list[str]] = []
+        interface = "org.example.Flood"
+        await connection.subscribe(
+            heard.append, sender=BUS, interface=interface, member="Drop", clock=reactor
+        )
+        drop = SignalMessage("/", "Drop", interface, signature="s", body=["x"]).rawMessage
+        await deferLater(reactor, 0, lambda: None)  # this goes on amid a reception
+        connection.dataReceived(drop * 5000 + drop[:30])
+        self.assertEqual(heard, [["x"]] * 5000)
+        connection.dataReceived(drop[30:])
+        self.assertEqual(len(heard), 5001)
 
     async def test_signals(self) -> None:
         """Signals of interest are told, and odd ones do no harm."""

@@ -40,6 +40,8 @@ _LOST: Final = Failure(ConnectionDone())
 class BusConnection(DBusClientConnection):
     """One connection to a bus."""
 
+    _taking = False
+
     def connectionMade(self) -> None:
         """Begin to authenticate."""
         self.over: Deferred[None] = Deferred()
@@ -47,12 +49,22 @@ class BusConnection(DBusClientConnection):
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the bus says; what is not D-Bus ends the connection."""
+        if self._taking:
+            # txdbus calls itself for each further message, as deep as there are messages.
+            self._buffer += data
+            return
+        self._taking = True
         try:
+            left = len(self._buffer) + len(data)
             super().dataReceived(data)
+            while len(self._buffer) < left:  # something of it was whole
+                left = len(self._buffer)
+                super().dataReceived(b"")
         except Exception as problem:  # txdbus raises whatever it stumbles over
             log.debug("the bus said nonsense: {problem!r}", problem=problem)
             self.transport.abortConnection()
-            return
+        finally:
+            self._taking = False
         if len(self._buffer) > LONGEST:
             self.transport.abortConnection()
 
