@@ -22,8 +22,14 @@ from ntmobile.interfaces import IAccountStore, IAccountStoreProvider
 from ntmobile.plugins import find
 from ntmobile.plugins.files import read_file
 from ntmobile.protocols.accounts import AccountDesk
+from ntmobile.protocols.by_protocol import HTTP_PROTOCOL
 from ntmobile.protocols.link import Link
-from ntmobile.protocols.tls import connection_of, peer_identity, server_context_factory
+from ntmobile.protocols.tls import (
+    client_context_factory,
+    connection_of,
+    peer_identity,
+    server_context_factory,
+)
 from ntmobile.servers.configuration import AccountServerConfiguration
 from ntmobile.servers.credentials import load_signer
 from ntmobile.servers.identities import DeviceLists
@@ -31,6 +37,7 @@ from ntmobile.servers.incoming import IncomingLinks
 from ntmobile.servers.listening import listen_tcp
 from ntmobile.servers.registrar import AccountRegistrar
 from ntmobile.servers.revocations import ChangeFeed
+from ntmobile.servers.token_push import TokenPush
 from ntmobile.servers.trusted import check_told, trusted_realms
 from ntmobile.servers.workers import Workers
 from ntmobile.wire import names
@@ -93,9 +100,23 @@ class AccountServer(Service):
             self._hashing,
             self.unix_time,
             reactor,
-            self.feed.poll,
+            self._changed,
         )
         key, chain = credentials.key, credentials.chain
+        self.tokens = TokenPush(
+            self.store, self._storage, configuration.lease, self.unix_time, reactor
+        )
+        for place in configuration.caches:
+            tls = client_context_factory(
+                key,
+                chain,
+                trust,
+                "cs",
+                place.name,
+                alpn=(HTTP_PROTOCOL,),
+                clock=self.unix_time,
+            )
+            self.tokens.add(place, tls)
         self._outer_tls = server_context_factory(
             key, chain, trust, peer_roles=("dc",), clock=self.unix_time
         )
@@ -107,6 +128,11 @@ class AccountServer(Service):
     def unix_time(self) -> float:
         """The realm's time: this machine's wall clock (R12)."""
         return self._wall()
+
+    def _changed(self) -> None:
+        """This AS itself changed something: tell it now, not with the next look."""
+        self.feed.poll()
+        self.tokens.poll()
 
     # -- service
 
@@ -123,6 +149,7 @@ class AccountServer(Service):
         self._storage.start()
         self._hashing.start()
         self.feed.start()
+        self.tokens.start()
         log.info("account server of {realm}", realm=self.configuration.realm)
 
     def stopService(self) -> Deferred[None]:
@@ -132,6 +159,7 @@ class AccountServer(Service):
 
     async def _stop(self) -> None:
         self.feed.stop()
+        await self.tokens.stop()
         stopping = [port.stopListening() for port in self._ports]
         self._ports.clear()
         await DeferredList([each for each in stopping if isinstance(each, Deferred)])

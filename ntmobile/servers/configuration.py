@@ -14,6 +14,7 @@ from typing import Final
 from attrs import frozen
 
 from ntmobile.errors import InvalidName
+from ntmobile.plugins.lookup_options import parse_address
 from ntmobile.plugins.section import REQUIRED, Section
 from ntmobile.servers.credentials import Credentials, load_credentials, load_trust
 from ntmobile.wire import names, virtual
@@ -24,6 +25,7 @@ AS_PORT: Final = 4335
 DC_PORT: Final = 4330
 DNS_PORT: Final = 53
 RS_PORT: Final = 4331
+CS_PORT: Final = 4332
 #: Least and most virtual addresses that a pool may have.
 _PREFIXES: Final = range(8, 29)
 
@@ -111,6 +113,17 @@ class Identity:
 
 
 @frozen
+class CachePlace:
+    """A cache server that the AS tells of tokens.
+
+    :ivar name: full name, ``NAME.DOMAIN``. :ivar endpoints: numeric addresses and ports, TCP.
+    """
+
+    name: str
+    endpoints: tuple[tuple[str, int], ...]
+
+
+@frozen
 class AccountServerConfiguration:
     """``as.toml``.
 
@@ -118,7 +131,7 @@ class AccountServerConfiguration:
     :ivar device_ca_certificate: :ivar device_ca_key: PEM files of what signs device certificates.
     :ivar device_certificate_lifetime: seconds (rule R3).
     :ivar lease: seconds for which a server that lost the AS may still accept new work (R34).
-    :ivar store: the account store's plugin and its section.
+    :ivar store: the account store's plugin and its section. :ivar caches: of the realm.
     """
 
     file: Path
@@ -130,6 +143,7 @@ class AccountServerConfiguration:
     device_certificate_lifetime: float
     lease: float
     store: tuple[str, Section]
+    caches: tuple[CachePlace, ...] = ()
 
 
 def load_account_server(file: Path) -> AccountServerConfiguration:
@@ -149,6 +163,7 @@ def load_account_server(file: Path) -> AccountServerConfiguration:
         ),
         lease=top.seconds("lease", 600.0, low=5, high=86400),
         store=top.plugin("store", "sqlite"),
+        caches=_caches(top.section("caches"), realm),
     )
     device_ca.finish()
     top.finish()
@@ -285,6 +300,27 @@ def load_relay(file: Path) -> RelayConfiguration:
 def _server(section: Section, role: str, name: str, port: int) -> Server:
     addresses = section.addresses("addresses", REQUIRED)
     return Server(role, name, addresses, section.port("port", port))
+
+
+def _caches(section: Section, realm: str) -> tuple[CachePlace, ...]:
+    found = []
+    for name in section:
+        if isinstance(section[name], dict):
+            raise section.problem(
+                name, 'write the name in quotes, such as "cs1.dc1.ntm.example" = ["192.0.2.1:4332"]'
+            )
+        try:
+            names.check_server(name)
+        except InvalidName as problem:
+            raise section.problem(name, str(problem)) from None
+        if not names.is_within(name, realm):
+            raise section.problem(name, f"not within the realm {realm}")
+        expected = 'a list such as ["192.0.2.1:4332", "[2001:db8::1]:4332"]'
+        listed = section.texts(name, expected=expected, least=1)
+        key = f"{section.file}: caches.{name}"
+        places = tuple(parse_address(key, one, CS_PORT) for one in listed)
+        found.append(CachePlace(name, places))
+    return tuple(found)
 
 
 def _pool(text: str) -> str:
