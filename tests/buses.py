@@ -98,9 +98,9 @@ class Bus:
 
     def end(self) -> None:
         """End the bus, without a word to who is connected."""
-        self.end_desktop()
         _end(self._daemon)
         self._daemon = None
+        self.end_desktop()
 
     def remove(self) -> None:
         """End it for good."""

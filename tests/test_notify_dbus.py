@@ -18,6 +18,8 @@ from ntmobile.interfaces import (
 )
 from ntmobile.plugins import find, notify_dbus
 from ntmobile.plugins.notify_dbus import NAME, DesktopPresenter
+from ntmobile.protocols import desktop_bus
+from ntmobile.protocols.desktop_bus import connect_bus
 from ntmobile.wire.messages.realtime import Reason
 from tests.buses import BusTestCase
 
@@ -201,6 +203,39 @@ class TroubleTests(PresenterCase):
         (shown,) = await self.shows(1)
         self.assertEqual(shown.replaces, 0)
         self.assertEqual(shown.body, "2 items; the last one: two")
+
+    async def test_desktop_refuses(self) -> None:
+        """What the desktop does not take is shown later, in its newest form."""
+        await self.start()
+        signature = "susssasa{sv}i"
+        refuse = "raise dbus.exceptions.DBusException('so many', name='org.example.Excess')"
+        await self.ask("AddMethod", NAME, "Notify", signature, "u", refuse, signature="sssss")
+        self.presenter.start()
+        self.presenter.show(item("one"))
+        await self.eventually(lambda: bool(self.said), "the problem is told")
+        self.assertIn("org.example.Excess: so many", self.said[0])
+        await self.ask("AddMethod", NAME, "Notify", signature, "u", "ret = 7", signature="sssss")
+        self.presenter.show(item("two"))
+        await self.eventually(lambda: bool(self.presenter.shown), "it is shown")
+        self.assertEqual((await self.shown())[-1].body, "2 items; the last one: two")
+
+    async def test_desktop_is_silent(self) -> None:
+        """A notification service that does not answer is waited for a moment, and asked again."""
+        self.patch(desktop_bus, "TIMEOUT", 0.3)
+        self.bus.start()
+        silent = await connect_bus(reactor, [str(self.bus.socket)])
+        silent.methodCallReceived = lambda call: None  # type: ignore[attr-defined]  # of txdbus
+        await silent.requestBusName(NAME)
+        self.presenter.start()
+        self.presenter.show(item("one"))
+        await self.eventually(lambda: bool(self.said), "the problem is told")
+        self.assertIn("does not answer", self.said[0])
+        silent.transport.abortConnection()
+        await silent.over
+        self.patch(desktop_bus, "TIMEOUT", 5.0)
+        await self.start_desktop()
+        (shown,) = await self.shows(1)
+        self.assertEqual(shown.body, "one")
 
     async def test_desktop_restarts(self) -> None:
         """Another notification service is not told to replace what it has never shown."""

@@ -93,6 +93,14 @@ class WayTests(WakingCase):
         self.waking.acknowledged(item(), 1.0)
         self.assertEqual(len(self.waking), 0)
 
+    def test_came_back_amid_a_push(self) -> None:
+        """What is on its way through the service is not said again to who comes back."""
+        self.waking.wanted(item(), 0.0)
+        self.online.add(PHONE)
+        self.assertEqual(self.waking.registered(PHONE, 1.0), [])
+        self.assertEqual(self.waking.delivered(item(), 2.0), [])
+        self.assertEqual(len(self.waking), 0)
+
     def test_strange_answers(self) -> None:
         """Answers to what was never asked, or twice, change nothing."""
         self.assertEqual(self.waking.acknowledged(item(), 0.0), [])
