@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
-from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import AlreadyExists, AuthenticationError, UnknownName
@@ -20,22 +19,7 @@ from ntmobile.testing.clock import ExactClock
 from ntmobile.wire.http_digests import content_digest
 from ntmobile.wire.messages.exchange import TokenAcknowledgement
 from ntmobile.wire.problems import error_of
-
-
-class Transport(StringTransport):
-    """Notes what is asked of it."""
-
-    aborted = False
-    paused = False
-
-    def abortConnection(self) -> None:
-        self.aborted = True
-
-    def pauseProducing(self) -> None:
-        self.paused = True
-
-    def resumeProducing(self) -> None:
-        self.paused = False
+from tests.http_bytes import Transport, answers
 
 
 def signed(head: Head) -> str:
@@ -337,20 +321,6 @@ class ApiTests(SynchronousTestCase):
         for status, headers, _ in answers(transport.value()):
             self.assertTrue(status == 204 or headers["content-type"].endswith("problem+json"))
         connection.connectionLost()
-
-
-def answers(data: bytes) -> Iterator[tuple[int, dict[str, str], bytes]]:
-    """Take answers apart: status, headers with names in lower case, body."""
-    while data:
-        head, _, data = data.partition(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").split("\r\n")
-        headers = {
-            name.lower(): value.strip()
-            for name, _, value in (line.partition(":") for line in lines)
-        }
-        length = int(headers.get("content-length", "0"))
-        yield int(first.split()[1]), headers, data[:length]
-        data = data[length:]
 
 
 class RoomTests(SynchronousTestCase):

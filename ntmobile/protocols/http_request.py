@@ -217,7 +217,8 @@ class HttpRequest(http.Request):
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is gone: give back what it had."""
-        http.Request.connectionLost(self, reason)
+        self._disconnected = True
         self.resumeProducing()
+        http.Request.connectionLost(self, reason)
         if not self._serving:
             self._leave()

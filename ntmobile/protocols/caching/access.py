@@ -99,15 +99,28 @@ class CacheAccess:
 
     def _device(self, head: Head) -> Caller:
         """A device of the own realm, by its token."""
-        signed = http_signatures.parse(head.request)
+        signed = self._signed(head)
         return self._admitted(self._by_token(head, signed), signed)
 
     def _receiver(self, head: Head) -> Caller:
         """A device of the own realm by its token, one of another by its certificate."""
-        signed = http_signatures.parse(head.request)
+        signed = self._signed(head)
         if signed.algorithm == ED25519:
             return self._admitted(self._by_certificate(head, signed), signed)
         return self._admitted(self._by_token(head, signed), signed)
+
+    def _signed(self, head: Head) -> SignedRequest:
+        """A request's signature, while the AS is heard: after a start it has to tell all tokens.
+
+        :raises Problem: it is not.
+        """
+        if not self.tokens.accepts(self.clock.seconds()):
+            raise Problem(
+                problems.UNAVAILABLE,
+                "the cache server has not heard its account server for long; try again later",
+                (("Retry-After", "30"),),
+            )
+        return http_signatures.parse(head.request)
 
     def _by_token(self, head: Head, signed: SignedRequest) -> Caller:
         """:raises AuthenticationError: the token is not known, or the signature not right."""
@@ -149,17 +162,11 @@ class CacheAccess:
         return self.trust.verify_device(der, self.unix_time())
 
     def _admitted(self, caller: Caller, signed: SignedRequest) -> Caller:
-        """Let one in who is known: once, not too often, and while the AS is heard.
+        """Let one in who is known: once, and not too often.
 
         :raises Problem: not now. :raises AuthenticationError: the request was made before.
         """
         now = self.clock.seconds()
-        if not self.tokens.accepts(now):
-            raise Problem(
-                problems.UNAVAILABLE,
-                "the cache server has not heard its account server for long; try again later",
-                (("Retry-After", "30"),),
-            )
         if not self._limiter.allow(caller.fqdn, now):
             raise _too_many(self._limiter.wait(caller.fqdn, now))
         self._nonces.use(signed.keyid, signed.nonce, signed.created, self.unix_time())
