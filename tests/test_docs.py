@@ -41,8 +41,8 @@ from ntmobile.wire.codec import decode
 from ntmobile.wire.messages.realtime import KeepAlive
 
 DOCS = ROOT / "docs"
-#: The rules that this version keeps; those of stored data come with it.
-RULES = [*(f"R{number}" for number in range(1, 28)), "R34"]
+#: The rules; R28 comes with the cache server.
+RULES = [*(f"R{number}" for number in range(1, 28)), *(f"R{number}" for number in range(29, 35))]
 #: Provider interface → the section of the file that configures it.
 SECTIONS: dict[type[Interface], str] = {
     ICoordinatorLookupProvider: "lookup",
