@@ -109,7 +109,7 @@ class ExchangePageTests(SynchronousTestCase):
         }
 
     def test_vectors(self) -> None:
-        """R29, R30, R31, R32: every example is, byte for byte, what the code makes of its inputs."""
+        """R29, R30, R31, R32: every example is, byte for byte, what the code makes of inputs."""
         random = {"sealed-key", "sealed-key-signature"}
         shown = {name: value for name, value in self.shown.items() if name not in random}
         self.assertEqual(vectors(), shown)
