@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from ntmobile.machines.cache_entries import temporal_identifier
+from ntmobile.machines.exchange.shared_keys import temporal_identifier
 from ntmobile.wire.http_digests import CONTENT_DIGEST, content_digest
 from ntmobile.wire.http_signatures import HmacKey
 from ntmobile.wire.messages.exchange import (

@@ -18,7 +18,9 @@ from ntmobile.machines.rate import RateLimiter
 from ntmobile.protocols.http_routes import Answer, Call, Head, Route, Table, octets, text
 from ntmobile.servers.caches import Caches
 from ntmobile.servers.exchange import Exchange
+from ntmobile.servers.prekeys import PreKeys
 from ntmobile.wire import http_signatures, problems
+from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.codec import Message
 from ntmobile.wire.http_digests import CONTENT_DIGEST
 from ntmobile.wire.http_keys import coordinator_key
@@ -26,6 +28,9 @@ from ntmobile.wire.http_signatures import HmacKey
 from ntmobile.wire.messages.exchange import (
     CacheListDownloadResponse,
     CacheServerListResponse,
+    PreKeyRequest,
+    PreKeyResponse,
+    PreKeyUploadRequest,
     TemporalKeyDownloadResponse,
     TemporalKeyListDownloadResponse,
     TemporalKeyUploadRequest,
@@ -37,6 +42,11 @@ from ntmobile.wire.problems import Problem
 RATE: Final = (50.0, 500.0)
 #: The one kind of caller.
 SESSION: Final = "session"
+#: How it is known, for the OpenAPI document.
+LINES: Final = {
+    SESSION: "HTTP Message Signature (RFC 9421), hmac-sha256 with the key that is made from the "
+    "session key for 'ntm1 http'; keyid is the session's index in hex"
+}
 
 _IDENTIFIER: Final = octets("identifier", 32, "hash value by which it is listed")
 _AFTER: Final = octets("after", 32, "hash value of the last one that is known")
@@ -53,9 +63,10 @@ class CoordinatorWeb:
     """
 
     exchange: Exchange
+    prekeys: PreKeys
     caches: Caches
     session: Callable[[bytes], tuple[str, bytes] | None]
-    certificate: Callable[[str], bytes]
+    certificate: Callable[[str], DeviceCertificate]
     accepts: Callable[[], bool]
     unix_time: Callable[[], float]
     clock: IReactorTime
@@ -68,7 +79,7 @@ class CoordinatorWeb:
 
     def table(self) -> Table:
         """What may be asked."""
-        return Table(self._key_routes() + self._list_routes())
+        return Table(self._key_routes() + self._list_routes() + self._prekey_routes())
 
     def tick(self) -> None:
         """Every minute: forget who is no longer rationed."""
@@ -157,7 +168,7 @@ class CoordinatorWeb:
         self._check_new_work()
         request: TemporalKeyUploadRequest = call.message
         check_caller(call.caller, request.info.fqdn)
-        certificate = self.certificate(call.caller)
+        certificate = self.certificate(call.caller).der
         return _document(await self.exchange.upload_keys(call.caller, certificate, request))
 
     async def _list_keys(self, call: Call) -> Answer:
@@ -216,6 +227,45 @@ class CoordinatorWeb:
 
     async def _list_servers(self, call: Call) -> Answer:
         return _document(self.caches.listed())
+
+    # -- pre-keys
+
+    def _prekey_routes(self) -> list[Route]:
+        return [
+            Route(
+                "POST",
+                "/v1/prekeys",
+                "Publish pre-keys of this device",
+                SESSION,
+                self._publish_prekeys,
+                body=PreKeyUploadRequest,
+                status=204,
+                problems=(problems.DENIED, problems.UNAVAILABLE),
+            ),
+            Route(
+                "POST",
+                "/v1/prekeys/query",
+                "Get the newest pre-keys of devices, of any domain",
+                SESSION,
+                self._collect_prekeys,
+                body=PreKeyRequest,
+                answer=PreKeyResponse,
+                problems=(problems.DENIED, problems.UNAVAILABLE),
+            ),
+        ]
+
+    async def _publish_prekeys(self, call: Call) -> Answer:
+        self._check_new_work()
+        request: PreKeyUploadRequest = call.message
+        check_caller(call.caller, request.info.fqdn)
+        await self.prekeys.publish(self.certificate(call.caller), request.keys)
+        return Answer(204)
+
+    async def _collect_prekeys(self, call: Call) -> Answer:
+        self._check_new_work()
+        request: PreKeyRequest = call.message
+        check_caller(call.caller, request.sender)
+        return _document(await self.prekeys.collect(call.caller, request.fqdns))
 
 
 def check_caller(caller: str, said: str) -> None:

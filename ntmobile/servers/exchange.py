@@ -23,12 +23,8 @@ from ntmobile.errors import (
     UnknownName,
 )
 from ntmobile.interfaces import IWaitingStore, Kept, StoredClient, WaitingKey
-from ntmobile.machines.cache_entries import (
-    check_cache,
-    data_entry,
-    key_entry,
-    temporal_identifier,
-)
+from ntmobile.machines.cache_entries import check_cache, data_entry, key_entry
+from ntmobile.machines.exchange.shared_keys import temporal_identifier
 from ntmobile.machines.exchange_desk import (
     BUSY,
     ENTRIES_ALL,
@@ -277,7 +273,7 @@ class Exchange:
             if isinstance(request, EncryptionKeyExchangeRequest):
                 entry = key_entry(request)
             else:
-                entry = data_entry(request, sender)
+                entry = data_entry(request, sender, self.unix_time())
         except NTMobileError as problem:
             return refuse(fqdns, Outcome.REFUSED, str(problem))
         until = self.desk.keeps_until(entry.expires, self.unix_time())

@@ -14,18 +14,24 @@ from ntmobile.interfaces import IWaitingStore, IWaitingStoreProvider, StoredClie
 from ntmobile.machines.directing import Notify
 from ntmobile.machines.exchange_desk import ExchangeDesk
 from ntmobile.plugins import find
+from ntmobile.protocols.http_openapi import with_document
 from ntmobile.protocols.http_server import HttpApi
 from ntmobile.protocols.link import Link
 from ntmobile.servers.caches import Caches
 from ntmobile.servers.configuration import CoordinatorConfiguration
-from ntmobile.servers.coordinator_web import CoordinatorWeb
+from ntmobile.servers.coordinator_web import LINES, CoordinatorWeb
 from ntmobile.servers.domain import Domain
 from ntmobile.servers.exchange import EXPIRY_INTERVAL, Exchange
+from ntmobile.servers.prekeys import PreKeys
 from ntmobile.servers.workers import Workers
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.account import Revoked
-from ntmobile.wire.messages.exchange import CacheRegistration, TemporalKeyTransferRequest
+from ntmobile.wire.messages.exchange import (
+    CacheRegistration,
+    PreKeyRequest,
+    TemporalKeyTransferRequest,
+)
 from ntmobile.wire.messages.realtime import NotificationRequest
 
 log = Logger()
@@ -45,6 +51,7 @@ class StoredData:
     store: IWaitingStore
     workers: Workers
     exchange: Exchange
+    prekeys: PreKeys
     caches: Caches
     web: CoordinatorWeb
     api: HttpApi
@@ -76,20 +83,29 @@ class StoredData:
         def accepts() -> bool:
             return bool(reactor.seconds() <= domain.lease_until)
 
-        def certificate(fqdn: str) -> bytes:
+        def certificate(fqdn: str) -> DeviceCertificate:
             client = domain.clients.find(fqdn)
             if client is None:
                 raise NotRegistered("the session has ended meanwhile; log in again")
-            return client.der
+            return client.certificate
 
         desk = ExchangeDesk(domain.name, domain.clients, domain.trust)
         exchange = Exchange(desk, store, workers, ask, tell, accepts, domain.unix_time, reactor)
-        caches = Caches(domain.name)
+        caches, prekeys = Caches(domain.name), PreKeys(exchange)
         web = CoordinatorWeb(
-            exchange, caches, domain.session, certificate, accepts, domain.unix_time, reactor
+            exchange,
+            prekeys,
+            caches,
+            domain.session,
+            certificate,
+            accepts,
+            domain.unix_time,
+            reactor,
         )
-        api = HttpApi(web.table(), web.access(), reactor)
-        return cls(domain, store, workers, exchange, caches, web, api)
+        title = f"Coordinator of {domain.name}"
+        table, everybody = with_document(web.table(), title, LINES)
+        api = HttpApi(table, {**web.access(), **everybody}, reactor)
+        return cls(domain, store, workers, exchange, prekeys, caches, web, api)
 
     def start(self) -> None:
         """Let the store's thread be made."""
@@ -105,13 +121,15 @@ class StoredData:
 
     def takes(self, message: Message) -> bool:
         """Whether a request of another DC is about stored data."""
-        return isinstance(message, TemporalKeyTransferRequest)
+        return isinstance(message, TemporalKeyTransferRequest | PreKeyRequest)
 
     async def coordinator_asked(self, domain: str, message: Message) -> Message:
         """A request of the DC of ``domain``, which its certificate has proven."""
         match message:
             case TemporalKeyTransferRequest():
                 return await self.exchange.transferred(domain, message)
+            case PreKeyRequest():
+                return await self.prekeys.asked(domain, message)
             case _:
                 raise AuthenticationError("not a request that a coordinator makes")
 
