@@ -73,6 +73,8 @@ class ConfirmationTests(SynchronousTestCase):
             self.verify(moved, object=another.object, root=another.root)
         with self.assertRaises(AuthenticationError):
             self.verify(self.confirmation, root=another.root)
+        with self.assertRaises(AuthenticationError):
+            self.verify(moved)  # the signature is right, what is said beside it is not
 
     def test_for_another_sender(self) -> None:
         """R32: it is for the sender of the item."""

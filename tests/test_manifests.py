@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import msgspec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -21,6 +22,7 @@ from ntmobile.machines.exchange.objects import ObjectHeader
 from ntmobile.machines.exchange.signing import LONGEST
 from ntmobile.wire.documents import read_document, write_document
 from ntmobile.wire.messages.exchange import Manifest, SignedManifest
+from ntmobile.wire.sealing import derive
 from tests.stored_data import APPLICATION, NOW, Device, fetch, send
 
 SENDER = Device.create("phone.alice.dc1.ntm.example")
@@ -210,6 +212,37 @@ class DetailsTests(SynchronousTestCase):
         manifest = self.manifest(Details("a", "", 1))
         with self.assertRaisesRegex(AuthenticationError, "another key"):
             open_details(manifest, os.urandom(32))
+
+    def test_two_texts(self) -> None:
+        """Describing one object twice never uses a nonce of its details twice."""
+        header = ObjectHeader.create(1)
+        nonces = {
+            verify_manifest(
+                sign_manifest(
+                    SENDER.signer,
+                    SHARED,
+                    Address((RECEIVER.fqdn,), APPLICATION),
+                    header,
+                    bytes(32),
+                    Details(name, "", 1),
+                    int(NOW) + 86400,
+                ),
+                pin=SENDER.pin,
+                now=NOW,
+            ).details[:12]
+            for name in ("a", "b", "c")
+        }
+        self.assertEqual(len(nonces), 3)
+
+    def test_lie_about_the_length(self) -> None:
+        """R11: details that their sender sealed and that contradict the header are malformed."""
+        manifest = self.manifest(Details("a", "", 1))
+        data = msgspec.msgpack.encode(Details("a", "", 5000))
+        key = derive(SHARED, ObjectHeader.parse(manifest.header).salt, "ntm1 details")
+        for text in (len(data).to_bytes(2, "big") + data, b"", b"\0\1\xc1", b"\xff\xff"):
+            sealed = bytes(12) + AESGCM(key).encrypt(bytes(12), text, manifest.header)
+            with self.assertRaises(MalformedMessage):
+                open_details(msgspec.structs.replace(manifest, details=sealed), SHARED)
 
     def test_moved(self) -> None:
         """Details of one item are no details of another, even of one key and one sender."""

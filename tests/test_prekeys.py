@@ -13,7 +13,7 @@ from ntmobile.machines.exchange.prekeys import (
     sign_prekey,
     verify_prekey,
 )
-from ntmobile.machines.exchange.signing import LONGEST, SKEW
+from ntmobile.machines.exchange.signing import LONGEST, SKEW, Signer
 from ntmobile.wire.messages.exchange import DevicePreKey, PreKey
 from tests.stored_data import NOW, Device
 
@@ -60,6 +60,13 @@ class VerificationTests(SynchronousTestCase):
         """The certificate beside it must be the device's."""
         with self.assertRaises(AuthenticationError):
             self.verify(DevicePreKey(BOB.published.key, ALICE.signer.certificate))
+
+    def test_former_name(self) -> None:
+        """R31: a pre-key that the same identity signed under another name is another device's."""
+        former = Signer("old.bob.dc2.ntm.example", BOB.signer.certificate, BOB.signer.identity)
+        key = sign_prekey(former, 3, BOB.published.key.public, int(NOW) + 100)
+        with self.assertRaisesRegex(AuthenticationError, r"is that of old\.bob"):
+            self.verify(DevicePreKey(key, BOB.signer.certificate))
 
     def test_expired(self) -> None:
         """R31: a pre-key is written to for two weeks."""
@@ -125,7 +132,7 @@ class RingTests(SynchronousTestCase):
     def test_kept_while_it_may_be_written_to(self) -> None:
         """R31: a pre-key outlives its successor for as long as anybody may still write to it."""
         number = self.rotate(NOW)
-        later = NOW + PREKEY_TIME
+        later = NOW + PREKEY_TIME + SKEW
         self.rotate(NOW + WEEK)
         self.assertEqual(self.ring.erase(later, later), ())
         self.ring.private(number)
