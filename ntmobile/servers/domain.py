@@ -91,6 +91,7 @@ class Domain:
     """One DC's domain.
 
     :ivar unix_time: seconds of the AS's clock (R12).
+    :ivar came_back: told of each client that registers anew or at another address.
     :ivar lease_until: monotonic time until which new work is done without a word of the AS (R34).
     """
 
@@ -116,6 +117,7 @@ class Domain:
     orders: RevocationOrders = field(factory=RevocationOrders, init=False)
     abroad: NoticesAbroad = field(init=False)
     notifying: Notifying = field(init=False)
+    came_back: Callable[[str], object] = field(default=lambda fqdn: None, init=False)
     _early: dict[str, deque[tuple[float, Asked]]] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -352,6 +354,7 @@ class Domain:
             self.changed.add(client.fqdn)
             self.perform(self.waiting.registered(client, now))
             self.notifying.registered(client.fqdn)
+            self.came_back(client.fqdn)
         for revoked in self.orders.of(client.fqdn, now):
             self._order(client, revoked, now)
         for _, early in self._early.pop(client.fqdn, ()):

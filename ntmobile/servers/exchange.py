@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, ParamSpec, TypeVar
 
 import msgspec
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -20,7 +20,10 @@ from ntmobile.errors import (
     AuthenticationError,
     CertificateError,
     NTMobileError,
+    QuotaExceeded,
+    StorageFailed,
     UnknownName,
+    Unreachable,
 )
 from ntmobile.interfaces import IWaitingStore, Kept, StoredClient, WaitingKey
 from ntmobile.machines.cache_entries import check_cache, data_entry, key_entry
@@ -36,6 +39,8 @@ from ntmobile.machines.exchange_desk import (
     deliver,
     refuse,
 )
+from ntmobile.machines.rate import RateLimiter
+from ntmobile.servers.lasting import LastingProblem
 from ntmobile.servers.storing import known_device
 from ntmobile.servers.workers import Workers
 from ntmobile.wire.certificates import DeviceCertificate
@@ -65,9 +70,13 @@ log = Logger()
 
 #: Seconds between two erasures of what has expired.
 EXPIRY_INTERVAL: Final = 60.0
+#: Reminders a second, and at once, of one device that moves about.
+REMINDERS: Final = (1 / 300, 2)
+FAILS: Final = "the coordinator cannot store anything now; nothing was changed, try again later"
 EXPIRED: Final = "it has expired already"
 #: Asks the DC of another domain.
 Ask = Callable[[str, Message], Awaitable[Message]]
+_Exchange = EncryptionKeyExchangeRequest | EncryptedDataExchangeRequest
 
 
 @define(eq=False)
@@ -89,10 +98,28 @@ class Exchange:
     accepts: Callable[[], bool]
     unix_time: Callable[[], float]
     clock: IReactorTime
+    failing: LastingProblem = field(init=False)
+    reminders: RateLimiter = field(
+        factory=lambda: RateLimiter(*REMINDERS, capacity=100_000), init=False
+    )
+
+    def __attrs_post_init__(self) -> None:
+        self.failing = LastingProblem("keeping what waits for devices", self.clock)
 
     async def run(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run a call of the store."""
-        return await self.workers.run(call, *args, **kwargs)
+        """Run a call of the store, for somebody who is told what goes wrong, but not where.
+
+        :raises StorageFailed: it does not work now. :raises Unreachable: too much waits for it.
+        """
+        try:
+            found = await self.workers.run(call, *args, **kwargs)
+        except StorageFailed as problem:
+            self.failing.failed(problem)
+            raise StorageFailed(FAILS) from None
+        except QuotaExceeded:
+            raise Unreachable(BUSY) from None
+        self.failing.succeeded()
+        return found
 
     # -- temporal keys: client and DC_MN
 
@@ -163,6 +190,15 @@ class Exchange:
 
         :raises AuthenticationError: it does not speak for that sender (R1).
         """
+        try:
+            return await self._transferred(domain, request)
+        except (StorageFailed, Unreachable) as problem:
+            fqdns = dict.fromkeys(one.destination for one in request.keys)
+            return TemporalKeyTransferResponse(refuse(list(fqdns), Outcome.BUSY, str(problem)))
+
+    async def _transferred(
+        self, domain: str, request: TemporalKeyTransferRequest
+    ) -> TemporalKeyTransferResponse:
         fqdns = list(dict.fromkeys(one.destination for one in request.keys))
         refused = self._refused("dc", domain, request.sender, request.certificate, fqdns)
         until = self.desk.keeps_until(request.expires, self.unix_time())
@@ -257,13 +293,18 @@ class Exchange:
                 raise AuthenticationError("not a request that a cache server makes")
 
     async def _announced(
-        self,
-        cache: str,
-        info: RequestInfo,
-        certificate: bytes,
-        request: EncryptionKeyExchangeRequest | EncryptedDataExchangeRequest,
+        self, cache: str, info: RequestInfo, certificate: bytes, request: _Exchange
     ) -> tuple[Delivery, ...]:
         """Something waits at a CS: keep an entry for each destination, and tell it (R13)."""
+        try:
+            return await self._announce(cache, info, certificate, request)
+        except (StorageFailed, Unreachable) as problem:
+            fqdns = dict.fromkeys(info.destinations)
+            return refuse(list(fqdns), Outcome.BUSY, str(problem))
+
+    async def _announce(
+        self, cache: str, info: RequestInfo, certificate: bytes, request: _Exchange
+    ) -> tuple[Delivery, ...]:
         fqdns = list(dict.fromkeys(info.destinations))
         refused = self._refused("cs", cache, info.fqdn, certificate, fqdns)
         if refused is not None:
@@ -294,14 +335,24 @@ class Exchange:
 
     # -- its devices
 
+    async def came_back(self, fqdn: str) -> None:
+        """A device registered: tell it if something waits, it may have missed that."""
+        if not self.reminders.allow(fqdn, self.clock.seconds()):
+            return
+        found = await self.run(self.store.entries, fqdn, None, b"", self.unix_time(), 1)
+        if found:
+            self.tell(NotificationRequest(fqdn, Reason.ITEM))
+
     async def note(self, changed: Iterable[StoredClient], revoked: Iterable[str]) -> None:
         """Record devices, so that things can be left for them while they are off.
 
         :raises StorageFailed: nothing of it was recorded; give it again.
         """
-        await self.run(self.store.note, [known_device(one) for one in changed], list(revoked))
+        devices = [known_device(one) for one in changed]
+        await self.workers.run(self.store.note, devices, list(revoked))
 
     async def tick(self) -> None:
         """Every minute: erase what has expired (R31)."""
         self.desk.expire(self.clock.seconds())
+        self.reminders.expire(self.clock.seconds())
         await self.run(self.store.expire, self.unix_time())

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from attrs import define
 from twisted.internet.defer import Deferred
 
-from ntmobile.errors import AuthenticationError, MalformedMessage, NTMobileError
+from ntmobile.errors import (
+    AuthenticationError,
+    MalformedMessage,
+    NTMobileError,
+    StorageFailed,
+    Unreachable,
+)
 from ntmobile.machines.exchange.prekeys import verify_prekey
 from ntmobile.machines.exchange_desk import BUSY, STRANGER, by_domain, refuse
 from ntmobile.servers.exchange import Exchange
@@ -84,10 +90,15 @@ class PreKeys:
 
         :raises AuthenticationError: it does not speak for that sender (R1).
         """
-        exchange = self.exchange
         if not speaks_for("dc", domain, request.sender):
             raise AuthenticationError(f"dc:{domain} does not speak for {request.sender}")
-        fqdns = list(dict.fromkeys(request.fqdns))
+        try:
+            return await self._asked(domain, request)
+        except (StorageFailed, Unreachable) as problem:
+            return PreKeyResponse((), refuse(request.fqdns, Outcome.BUSY, str(problem)))
+
+    async def _asked(self, domain: str, request: PreKeyRequest) -> PreKeyResponse:
+        exchange, fqdns = self.exchange, list(dict.fromkeys(request.fqdns))
         now, at = exchange.clock.seconds(), exchange.unix_time()
         if not exchange.accepts() or not exchange.desk.allows(domain, request.sender, now):
             return PreKeyResponse((), refuse(fqdns, Outcome.BUSY, BUSY))

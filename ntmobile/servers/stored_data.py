@@ -110,6 +110,11 @@ class StoredData:
     def start(self) -> None:
         """Let the store's thread be made."""
         self.workers.start()
+        self.domain.came_back = self._came_back
+
+    def _came_back(self, fqdn: str) -> None:
+        reminding = Deferred.fromCoroutine(self.exchange.came_back(fqdn))
+        reminding.addErrback(lambda failure: failure.trap(NTMobileError))
 
     def stop(self) -> None:
         """End connections and thread, close the store."""
