@@ -58,7 +58,8 @@ setup(
         "service-identity>=26.1",
         "pyOpenSSL>=25.1",
         "txdbus>=1.1.2",
-        "PyMySQL>=1.1.1",
+        # Before, it went on without TLS where the server had none.
+        "PyMySQL>=1.2.4",
         # 47 brought AESGCM.encrypt_into (the data plane) and HPKE, 48 X-Wing in its wheels.
         "cryptography>=48",
         "attrs>=24.1",
