@@ -279,6 +279,21 @@ class CoordinationTests(SynchronousTestCase):
         self.assertFalse(self.accepted[0].alive)
         self.assertEqual(self.here.reactor.getDelayedCalls(), [])
 
+    def test_close_while_dialling(self) -> None:
+        """At the end what is dialled, or shakes hands, goes on no more; nothing new begins."""
+        silent: Any = Factory.forProtocol(_Silent)
+        self.other.reactor.listenTCP(4330, silent)
+        for domain, address in ((DC2, (OTHER, 4330)), (DC3, (OTHER, 4444))):
+            self.lookup.servers[domain] = (address,)
+        asked = [Deferred.fromCoroutine(self.links.link(domain)) for domain in (DC2, DC3)]
+        self.internet.advance(0.5)
+        self.links.close()
+        asked.append(Deferred.fromCoroutine(self.links.link(DC2)))
+        for one in asked:
+            self.failureResultOf(one, Unreachable)
+        self.internet.advance(0.5)
+        self.assertEqual(self.here.reactor.getDelayedCalls(), [])
+
 
 class _Silent(Protocol):
     """Accepts a connection and says nothing."""

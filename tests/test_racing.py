@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -49,6 +49,16 @@ class RaceTests(SynchronousTestCase):
         self.assertEqual(self.late, ["zero"])
         self.clock.advance(5.0)
         self.assertEqual(self.begun, [0, 1])
+
+    def test_cancelled(self) -> None:
+        """Who wants none any more ends those under way, and begins no other."""
+        self.clock.advance(0.5)
+        self.won.cancel()
+        self.failureResultOf(self.won, CancelledError)
+        self.assertTrue(self.ends[0].called and self.ends[1].called)
+        self.clock.advance(5.0)
+        self.assertEqual(self.begun, [0, 1])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_failed(self) -> None:
         """After a failure the next begins at once, and has its own head start."""

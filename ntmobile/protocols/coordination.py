@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IReactorTime
@@ -81,6 +81,9 @@ async def _connect(
     expiry.addErrback(lambda failure: failure.trap("twisted.internet.defer.CancelledError"))
     try:
         return await link.ready
+    except CancelledError:
+        link.abort()
+        raise
     except NTMobileError as problem:
         if expiry.called:  # what the link says is but that it was closed
             raise Unreachable(f"{where}: no TLS connection within {timeout:g} s") from None
@@ -93,6 +96,7 @@ async def _connect(
 class _Known:
     link: Link | None = None
     opening: list[Deferred[Link]] = field(factory=list)
+    dialling: Deferred[None] | None = None
     failed_until: float = 0.0
     problem: NTMobileError | None = None
     used: float = 0.0
@@ -119,6 +123,7 @@ class CoordinatorLinks:
         self._handler = handler
         self._verify = verify
         self._known: dict[str, _Known] = {}
+        self._closed = False
 
     async def request(
         self, domain: str, message: Message, timeout: float = 5.0, then: str | None = None
@@ -145,6 +150,8 @@ class CoordinatorLinks:
 
     async def link(self, domain: str) -> Link:
         """A verified link to the DC of a domain; see :meth:`request` for what it raises."""
+        if self._closed:
+            raise Unreachable("this server is going down")
         known = self._known.setdefault(domain, _Known())
         known.used = self._reactor.seconds()
         if known.link is not None and known.link.alive:
@@ -154,7 +161,7 @@ class CoordinatorLinks:
         waiting: Deferred[Link] = Deferred()
         known.opening.append(waiting)
         if len(known.opening) == 1:
-            Deferred.fromCoroutine(self._open(domain, known))
+            known.dialling = Deferred.fromCoroutine(self._open(domain, known))
         return await waiting
 
     async def _open(self, domain: str, known: _Known) -> None:
@@ -166,6 +173,8 @@ class CoordinatorLinks:
             known.problem = problem
             known.failed_until = self._reactor.seconds() + QUARANTINE
             outcome = Failure(problem)
+        except CancelledError:
+            outcome = Failure(Unreachable("this server is going down"))
         except Exception as problem:
             log.failure("opening a link to {domain}", domain=domain)
             known.problem = Unreachable(f"the coordinator of {domain} cannot be reached: {problem}")
@@ -218,8 +227,11 @@ class CoordinatorLinks:
                     known.link.close()
 
     def close(self) -> None:
-        """Close all."""
-        for known in self._known.values():
+        """Close all, and open none any more."""
+        self._closed = True
+        for known in tuple(self._known.values()):
+            if known.dialling is not None:
+                known.dialling.cancel()
             if known.link is not None:
                 known.link.close()
         self._known.clear()

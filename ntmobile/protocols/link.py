@@ -206,6 +206,11 @@ class Link(Protocol):
         if self.transport is not None and not self._gone:
             self.transport.loseConnection()
 
+    def abort(self) -> None:
+        """Close the connection at once, whatever the other end does."""
+        if self.transport is not None and not self._gone:
+            getattr(self.transport, "abortConnection", self.transport.loseConnection)()
+
     def _serve(self, flags: int, identifier: int, message: Message) -> None:
         self._serving += 1
         served = ensureDeferred(self._handle(message))

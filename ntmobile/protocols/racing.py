@@ -28,17 +28,21 @@ class Race(Generic[T]):
     :param head_start: seconds after which the next begins, unless the one before failed earlier.
     :param late: gets the results of attempts that succeed after another did.
     :ivar won: fires with the first result; fails when all have failed, with the last failure or,
-        where there was one, the last :class:`AuthenticationError`.
+        where there was one, the last :class:`AuthenticationError`. Cancelling it cancels all.
     """
 
     clock: IReactorTime
     attempts: deque[Attempt[T]]
     head_start: float
     late: Callable[[T], None]
-    won: Deferred[T] = field(factory=Deferred, init=False)
+    won: Deferred[T] = field(init=False)
+    _under_way: list[Deferred[None]] = field(factory=list, init=False)
     _running: int = field(default=0, init=False)
     _failure: Failure | None = field(default=None, init=False)
     _next: IDelayedCall | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.won = Deferred(self._cancelled)
 
     def start(self) -> Deferred[T]:
         """Begin. :return: :attr:`won`."""
@@ -51,7 +55,14 @@ class Race(Generic[T]):
         self._next = None
         if self.attempts:
             self._next = self.clock.callLater(self.head_start, self._begin)
-        Deferred.fromCoroutine(attempt()).addCallbacks(self._arrived, self._failed)
+        under_way = Deferred.fromCoroutine(attempt())
+        self._under_way.append(under_way.addCallbacks(self._arrived, self._failed))
+
+    def _cancelled(self, won: Deferred[T]) -> None:
+        self._stop_waiting()
+        self.attempts.clear()
+        for attempt in self._under_way:
+            attempt.cancel()
 
     def _arrived(self, result: T) -> None:
         self._running -= 1
