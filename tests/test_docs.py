@@ -35,6 +35,7 @@ from ntmobile.interfaces import (
 from ntmobile.lab.supervision import ROOT
 from ntmobile.machines.signalling import Keys, hello, welcome
 from ntmobile.plugins.section import Section
+from ntmobile.servers.cache_configuration import load_cache
 from ntmobile.servers.configuration import load_account_server, load_coordinator, load_relay
 from ntmobile.servers.realm import Realm
 from ntmobile.wire.codec import decode
@@ -78,15 +79,18 @@ class ConfigurationTests(SynchronousTestCase):
 
     def assert_told(self, file: str) -> None:
         """Every key that was asked for is in the file's part of the page."""
-        missing = sorted(key for key in self.asked if f"`{key}`" not in self.part(file))
+        # Cache servers are keys by their names.
+        asked = {"caches" if key.startswith("caches.") else key for key in self.asked}
+        missing = sorted(key for key in asked if f"`{key}`" not in self.part(file))
         self.assertEqual(missing, [])
 
     def realm(self) -> Path:
-        """A realm with a coordinator and a relay."""
+        """A realm with a coordinator, a relay and a cache server."""
         directory = Path(self.mktemp())
         realm = Realm.create(directory, "ntm.example", ["127.0.0.1"], 4335)
         realm.add_coordinator("dc1.ntm.example", ["127.0.0.1"])
         realm.add_relay("r1", "dc1.ntm.example", ["127.0.0.1"])
+        realm.add_cache("cs1", "dc1.ntm.example", ["127.0.0.1"])
         self.asked.clear()
         return directory
 
@@ -104,6 +108,11 @@ class ConfigurationTests(SynchronousTestCase):
         """Each key of a relay's file."""
         load_relay(self.realm() / "relays" / "r1.toml")
         self.assert_told("relays/NAME.toml")
+
+    def test_cache(self) -> None:
+        """Each key of a cache server's file."""
+        load_cache(self.realm() / "caches" / "cs1.toml")
+        self.assert_told("caches/NAME.toml")
 
     def test_device(self) -> None:
         """Each key of node.toml."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 from attrs import evolve
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import AuthenticationError, MalformedMessage
+from ntmobile.lab.supervision import ROOT
 from ntmobile.machines.nonces import NonceMemory
 from ntmobile.wire.http_digests import content_digest, parse_content_digest
 from ntmobile.wire.http_signatures import (
@@ -26,7 +28,7 @@ from ntmobile.wire.http_signatures import (
     sign_components,
     signature_base,
 )
-from ntmobile.wire.problems import Problem
+from ntmobile.wire.problems import KINDS, Problem
 from ntmobile.wire.structured_fields import InnerList, Item
 
 DIGEST = "WZDPaVn/7XgHaAy8pmojAkGWoRx2UFChF41A2svX+TaPm+AbwAgBWnrIiYllu7BNNyealdVLvRwEmTHWXvJwew=="
@@ -263,6 +265,28 @@ class VerificationTests(SynchronousTestCase):
         with self.assertRaises((AuthenticationError, MalformedMessage)):
             request = evolve(right, fields={**right.fields, name: [changed]})
             parse(request).verify(KEY, NOW)
+
+
+class DocumentTests(SynchronousTestCase):
+    """The page on stored data over HTTP."""
+
+    def test_example(self) -> None:
+        """Its example of a signed request is what is signed (R28)."""
+        page = (ROOT / "docs" / "protocol" / "exchange-http.md").read_text(encoding="utf-8")
+        found = re.search(r"^<!-- vector: signed -->\n```text\n(.*?)^```$", page, re.M | re.S)
+        assert found is not None
+        first, *lines = found[1].splitlines()
+        method, path, _ = first.split()
+        fields = {name.lower(): [value] for name, _, value in (x.partition(": ") for x in lines)}
+        parsed = parse(Request(method, path, fields=fields))
+        parsed.verify(HmacKey(bytes(range(32))), 1_790_000_000)
+        self.assertEqual((parsed.keyid, parsed.nonce), ("aa" * 16, bytes(16)))
+
+    def test_problems(self) -> None:
+        """It has every kind of problem."""
+        page = (ROOT / "docs" / "protocol" / "exchange-http.md").read_text(encoding="utf-8")
+        rows = set(re.findall(r"^\| (\d+) \| `([a-z]+)` \|", page, re.M))
+        self.assertEqual(rows, {(str(kind.status), kind.name) for kind in KINDS.values()})
 
 
 class DigestTests(SynchronousTestCase):

@@ -35,7 +35,7 @@ RUBBISH = shutil.ignore_patterns("__pycache__", "*.pyc", "dropin.cache")
 #: As pyproject.toml asks of a build.
 SETUPTOOLS = 77
 
-SERVICES = {"ntm-as", "ntm-dc", "ntm-relay", "ntm-client"}
+SERVICES = {"ntm-as", "ntm-cache", "ntm-dc", "ntm-relay", "ntm-client"}
 
 #: Seconds a single command may take; a build takes about five.
 PATIENCE = 120.0

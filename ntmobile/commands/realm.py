@@ -9,7 +9,7 @@ import click
 
 from ntmobile.commands.output import PATH, checked_addresses, say, say_next, say_table
 from ntmobile.errors import AlreadyExists
-from ntmobile.servers.configuration import AS_PORT, DC_PORT, DNS_PORT, RS_PORT
+from ntmobile.servers.configuration import AS_PORT, CS_PORT, DC_PORT, DNS_PORT, RS_PORT
 from ntmobile.servers.realm import Outcome, Realm
 
 PORT = click.IntRange(1, 65535)
@@ -127,6 +127,29 @@ def add_relay(
     say_next(["twistd", "-n", "ntm-relay", "--config", outcome.file])
 
 
+@realm.command("add-cache")
+@DIRECTORY
+@click.argument("name")
+@click.option("--dc", "domain", required=True, metavar="DOMAIN", help="Domain of its coordinator.")
+@ADDRESSES
+@click.option("--port", type=PORT, help=f"Its TCP port; at first {CS_PORT}.")
+def add_cache(
+    directory: Path, name: str, domain: str, addresses: tuple[str, ...], port: int | None
+) -> None:
+    """Add the cache server NAME to a coordinator, or change where it is reached."""
+    outcome = Realm(directory).add_cache(name, domain, checked_addresses(addresses), port)
+    if not outcome.made:
+        _say_changed(name, outcome)
+        return
+    say(
+        f"The cache server {name} of {domain} is in",
+        f"  {outcome.file} and {outcome.path}.",
+        "Both may be moved together to the machine where it shall run.",
+        "Restart the account server, which tells it who may use it.",
+    )
+    say_next(["twistd", "-n", "ntm-cache", "--config", outcome.file])
+
+
 def _say_changed(name: str, outcome: Outcome) -> None:
     if outcome.changed:
         say(f"{name} is there already; changed: {', '.join(outcome.changed)}.")
@@ -150,6 +173,10 @@ def trust(directory: Path, suffix: str, bundle: Path, replace: bool) -> None:
     if missing:
         say(f"Not here, so not told: {', '.join(missing)}. There, copy the file to trust/ and")
         say(f'write in dc.toml, below [foreign]: "{suffix}" = "trust/{suffix}.pem"')
+    for name in opened.registry.caches:
+        if not (directory / "caches" / f"{name}.toml").exists():
+            say(f"Not here, so not told: {name}. There, copy the file to {name}/trust/ and write")
+            say(f"in {name}.toml, below [foreign]:", f'  "{suffix}" = "{name}/trust/{suffix}.pem"')
 
 
 @realm.command()
@@ -176,9 +203,10 @@ def show(directory: Path) -> None:
     rows.append(("as", opened.domain, " ".join(listening.addresses), str(listening.port)))
     for domain, entry in opened.registry.coordinators.items():
         rows.append(("dc", domain, " ".join(entry.addresses), str(entry.port)))
-    for name, relay in opened.registry.relays.items():
-        full = f"{name}.{relay.coordinator}"
-        rows.append(("rs", full, " ".join(relay.addresses), str(relay.port)))
+    for role, entries in (("rs", opened.registry.relays), ("cs", opened.registry.caches)):
+        for name, attached in entries.items():
+            full = f"{name}.{attached.coordinator}"
+            rows.append((role, full, " ".join(attached.addresses), str(attached.port)))
     say_table(rows)
     trusted = sorted(opened.account_server().identity.foreign)
     say(*(f"trusts {suffix}" for suffix in trusted))

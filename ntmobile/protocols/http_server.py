@@ -42,6 +42,7 @@ log = Logger()
 class HttpApi(Factory["HttpConnection"]):
     """A table of routes, served to whoever connects.
 
+    :ivar serving: whether connections are taken at all.
     :param access: name in the routes → who asks.
     :param reactor: time, and threads for digests of long bodies.
     """
@@ -59,6 +60,7 @@ class HttpApi(Factory["HttpConnection"]):
         self.limits = limits or Limits()
         self.reactor = reactor
         self.room = Room(self.limits.bodies)
+        self.serving = True
         self._access = access
         self._connections: dict[HttpConnection, str] = {}
         self._addresses: Counter[str] = Counter()
@@ -67,7 +69,8 @@ class HttpApi(Factory["HttpConnection"]):
         """A connection, if there are not too many."""
         host = str(getattr(address, "host", ""))
         if (
-            len(self._connections) >= self.limits.connections
+            not self.serving
+            or len(self._connections) >= self.limits.connections
             or self._addresses[host] >= self.limits.per_address
         ):
             log.debug("a connection from {host} is refused: there are too many", host=host)

@@ -9,6 +9,7 @@
     DIR/trust/                   authorities of foreign realms
     DIR/DOMAIN/                  a coordinator: dc.toml and all it needs; may be moved as a whole
     DIR/relays/NAME.toml  NAME/  a relay and all it needs
+    DIR/caches/NAME.toml  NAME/  a cache server and all it needs
 
 Keys are made once and never replaced. What is made appears whole, or not at all.
 """
@@ -28,11 +29,11 @@ from ntmobile.errors import AlreadyExists, ConfigurationError, UnknownName
 from ntmobile.interfaces import IAccountStore, IAccountStoreProvider
 from ntmobile.plugins import find
 from ntmobile.plugins.files import make_directory, read_file, write_file
+from ntmobile.servers.attached import CACHES, RELAYS, Attached
 from ntmobile.servers.authority import Signer, issue_device_ca, issue_root
 from ntmobile.servers.configuration import (
     DC_PORT,
     DNS_PORT,
-    RS_PORT,
     AccountServerConfiguration,
     load_account_server,
 )
@@ -40,7 +41,6 @@ from ntmobile.servers.credentials import load_authority, load_signer
 from ntmobile.servers.realm_files import (
     ACCOUNT_SERVER,
     COORDINATOR,
-    RELAY,
     Place,
     Value,
     change,
@@ -108,7 +108,7 @@ class Realm:
             root = issue_root(domain, now)
             device_ca = issue_device_ca(root, domain, now)
             authority = Authority(domain, domain, root.certificate, (device_ca.certificate,))
-            for name in ("authority", "as", "trust", "relays"):
+            for name in ("authority", "as", "trust", "relays", "caches"):
                 make_directory(stage / name)
             write_signer(root, stage / "authority" / "root")
             write_signer(device_ca, stage / "as" / "device-ca")
@@ -175,10 +175,11 @@ class Realm:
                 changed += self._renewed("dc", domain, directory / "dc")
                 outcome = Outcome(directory, file, False, tuple(changed))
             entry = self.registry.add_coordinator(domain, file)
-            for name, relay in self.registry.relays.items():
-                path = self.directory / "relays" / f"{name}.toml"
-                if relay.coordinator == domain and path.exists():
-                    change(path, entry.as_coordinator())
+            for kind, entries in self.registry.attached():
+                for name, attached in entries.items():
+                    path = self.directory / kind / f"{name}.toml"
+                    if attached.coordinator == domain and path.exists():
+                        change(path, entry.as_coordinator())
             self.registry.write(self.directory / "realm.toml")
         return outcome
 
@@ -186,56 +187,88 @@ class Realm:
         self, name: str, domain: str, addresses: Sequence[str], port: int | None = None
     ) -> Outcome:
         """Make a relay's files, or bring those that exist up to date."""
+        if len({":" in address for address in addresses}) != len(addresses):
+            raise ConfigurationError(
+                "a relay server has at most one address of each family; add another relay for more"
+            )
+        return self._add(RELAYS, name, domain, addresses, port)
+
+    def add_cache(
+        self, name: str, domain: str, addresses: Sequence[str], port: int | None = None
+    ) -> Outcome:
+        """Make a cache server's files, or bring those that exist up to date.
+
+        The account server is told where it is, because it tells it of tokens.
+        """
+        outcome = self._add(CACHES, name, domain, addresses, port)
+        entry = self.registry.caches[name]
+        places = [f"[{each}]" if ":" in each else each for each in entry.addresses]
+        full = f"{name}.{domain}"
+        with self._locked():
+            told: dict[Place, Value] = {
+                ("caches", full): [f"{place}:{entry.port}" for place in places]
+            }
+            change(self.directory / "as.toml", told)
+        return outcome
+
+    def _add(
+        self, kind: Attached, name: str, domain: str, addresses: Sequence[str], port: int | None
+    ) -> Outcome:
+        """Make the files of a server that belongs to a coordinator, or bring them up to date."""
         names.check_user(name)
         coordinator = self.registry.coordinators.get(domain)
         if coordinator is None:
             raise UnknownName(f"there is no coordinator of {domain}; see ntm realm add-dc")
         full = names.check_server(f"{name}.{domain}")
-        if len({":" in address for address in addresses}) != len(addresses):
-            raise ConfigurationError(
-                "a relay server has at most one address of each family; add another relay for more"
-            )
-        directory = self.directory / "relays" / name
+        directory = self.directory / kind.folder / name
         file = directory.parent / f"{name}.toml"
-        other = self.registry.relays.get(name)
+        other = dict(self.registry.attached())[kind.folder].get(name)
         if other is not None and other.coordinator != domain:
-            raise AlreadyExists(f"the relay {name} is of {other.coordinator}; choose another name")
+            raise AlreadyExists(
+                f"the {kind.word} {name} is of {other.coordinator}; choose another name"
+            )
         self._check_no_user(full)
         with self._locked():
-            if self._is_new("relays", name, directory, file):
+            if self._is_new(kind.folder, name, directory, file):
                 make_directory(directory.parent)
-                if not (directory / "rs.key").exists():
+                if not (directory / f"{kind.role}.key").exists():
                     with staged(directory) as stage:
-                        write_server(self._root(), "rs", full, stage / "rs")
+                        write_server(self._root(), kind.role, full, stage / kind.role)
                         write_file(stage / "ca.pem", read_file(self.directory / "ca.pem"), 0o644)
                 text = fill(
-                    RELAY,
+                    kind.template,
                     name=full,
                     realm=self.domain,
                     addresses=addresses,
-                    port=port or RS_PORT,
-                    certificate=f"{name}/rs.pem",
-                    key=f"{name}/rs.key",
+                    port=port or kind.port,
+                    certificate=f"{name}/{kind.role}.pem",
+                    key=f"{name}/{kind.role}.key",
                     trust=f"{name}/ca.pem",
+                    state=f"{name}/state",
                     domain=domain,
                     dc_addresses=coordinator.addresses,
                     dc_port=coordinator.port,
                 )
                 write_file(file, text.encode(), 0o644)
                 outcome = Outcome(directory, file, True)
+                if kind.trusts:
+                    self._write_trust(directory, file)
             else:
                 changes = {("", "addresses"): addresses, **coordinator.as_coordinator()}
                 changes |= {("", "port"): port} if port else {}
-                changed = change(file, changes) + self._renewed("rs", full, directory / "rs")
+                changed = change(file, changes)
+                changed += self._renewed(kind.role, full, directory / kind.role)
+                if kind.trusts:
+                    changed += self._write_trust(directory, file)
                 outcome = Outcome(directory, file, False, tuple(changed))
-            self.registry.add_relay(name, file)
+            kind.take_in(self.registry, name, file)
             self.registry.write(self.directory / "realm.toml")
         return outcome
 
     def trust(self, suffix: str, bundle: Path, *, replace: bool = False) -> list[Path]:
         """Trust a foreign realm's authority for the names under a suffix.
 
-        The account server, and every coordinator whose directory is here, is told.
+        The account server, and every coordinator and cache server whose files are here, is told.
 
         :return: the TOML files of the servers that now trust it.
         :raises AlreadyExists: another authority is trusted for it, and ``replace`` is not set.
@@ -266,6 +299,11 @@ class Realm:
                 if configuration.exists():
                     self._write_trust(configuration.parent, configuration)
                     told.append(configuration)
+            for name in self.registry.caches:
+                configuration = self.directory / "caches" / f"{name}.toml"
+                if configuration.exists():
+                    self._write_trust(configuration.with_suffix(""), configuration)
+                    told.append(configuration)
         return told
 
     def renew(self) -> list[str]:
@@ -274,19 +312,24 @@ class Realm:
             renewed = self._renewed("as", self.domain, self.directory / "as" / "as")
             for domain in self.registry.coordinators:
                 renewed += self._renewed("dc", domain, self.directory / domain / "dc")
-            for name, relay in self.registry.relays.items():
-                full = f"{name}.{relay.coordinator}"
-                renewed += self._renewed("rs", full, self.directory / "relays" / name / "rs")
+            for role, full, stem in self._attached():
+                renewed += self._renewed(role, full, stem)
         return renewed
 
     def elsewhere(self) -> list[str]:
         """The servers whose certificates are not here, because they were moved away."""
         stems = {domain: self.directory / domain / "dc" for domain in self.registry.coordinators}
-        for name, relay in self.registry.relays.items():
-            stems[f"{name}.{relay.coordinator}"] = self.directory / "relays" / name / "rs"
+        stems |= {full: stem for _, full, stem in self._attached()}
         return [name for name, stem in stems.items() if not stem.with_suffix(".pem").exists()]
 
     # -- Within
+
+    def _attached(self) -> Iterator[tuple[str, str, Path]]:
+        """Role, full name and stem of certificate and key of relays and cache servers."""
+        for kind in (RELAYS, CACHES):
+            for name, entry in dict(self.registry.attached())[kind.folder].items():
+                stem = self.directory / kind.folder / name / kind.role
+                yield kind.role, f"{name}.{entry.coordinator}", stem
 
     def _check_domain(self, domain: str) -> None:
         names.check_domain(domain)
@@ -329,13 +372,14 @@ class Realm:
         return load_signer(stem.with_suffix(".pem"), stem.with_suffix(".key"))
 
     def _write_trust(self, directory: Path, file: Path) -> list[str]:
-        """Copy the realm's bundle and the foreign ones to a coordinator, and name them there."""
+        """Copy the realm's bundle and the foreign ones to a server, and name them in its file."""
         write_file(directory / "ca.pem", read_file(self.directory / "ca.pem"), 0o644)
         changed: list[str] = []
         for bundle in sorted((self.directory / "trust").glob("*.pem")):
             make_directory(directory / "trust")
             write_file(directory / "trust" / bundle.name, read_file(bundle), 0o644)
-            changed += change(file, {("foreign", bundle.stem): f"trust/{bundle.name}"})
+            place = (directory / "trust" / bundle.name).relative_to(file.parent)
+            changed += change(file, {("foreign", bundle.stem): str(place)})
         return changed
 
     @contextmanager

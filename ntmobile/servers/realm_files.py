@@ -120,6 +120,50 @@ idle = 180
 tunnels = 10000
 """
 
+CACHE: Final = """\
+# The cache server {name}. Paths are relative to this file.
+name = {name}
+realm = {realm}
+# Where devices reach it, and, if that is not the same, where it listens:
+addresses = {addresses}
+#listen = ["0.0.0.0", "::"]
+port = {port}
+certificate = {certificate}
+key = {key}
+trust = {trust}
+state = {state}
+
+[coordinator]
+domain = {domain}
+addresses = {dc_addresses}
+port = {dc_port}
+
+# Where keys and objects are kept.
+[storage]
+plugin = "files"
+
+# Bytes of one user, bytes of one application, and things of one user; 0 is without limit.
+[quotas]
+user = 10000000000
+application = 0
+items = 100000
+
+# Bytes of one object; connections at once; requests of one device in a second; seconds after which
+# an upload that does not go on is removed.
+[limits]
+object = 68719476736
+connections = 2000
+requests = 1000
+idle = 86400
+
+# How the coordinators of destinations are found: "dns", or "static" with a table.
+[lookup]
+plugin = "dns"
+
+# Other realms that are trusted: domain suffix = their ca.pem (ntm realm trust).
+[foreign]
+"""
+
 
 def literal(value: Value) -> str:
     """A value in TOML."""

@@ -9,6 +9,7 @@ from attrs import Factory, define, frozen
 from ntmobile.errors import AlreadyExists, ConfigurationError, UnknownName
 from ntmobile.plugins.files import write_file
 from ntmobile.plugins.section import Section
+from ntmobile.servers.cache_configuration import load_cache
 from ntmobile.servers.configuration import load_coordinator, load_relay
 from ntmobile.servers.realm_files import Place, Value, literal
 from ntmobile.wire import names
@@ -23,13 +24,13 @@ class CoordinatorEntry:
     dns_port: int
 
     def as_coordinator(self) -> dict[Place, Value]:
-        """What a relay's file says of it."""
+        """What the file of a relay or cache server says of it."""
         return {("coordinator", "addresses"): self.addresses, ("coordinator", "port"): self.port}
 
 
 @frozen
-class RelayEntry:
-    """A relay: its coordinator's domain, numeric addresses, and port."""
+class AttachedEntry:
+    """A relay or cache server: its coordinator's domain, numeric addresses, and port."""
 
     coordinator: str
     addresses: tuple[str, ...]
@@ -45,7 +46,8 @@ class Registry:
 
     realm: str
     coordinators: dict[str, CoordinatorEntry] = Factory(dict)
-    relays: dict[str, RelayEntry] = Factory(dict)
+    relays: dict[str, AttachedEntry] = Factory(dict)
+    caches: dict[str, AttachedEntry] = Factory(dict)
 
     @classmethod
     def read(cls, file: Path) -> Registry:
@@ -54,21 +56,23 @@ class Registry:
             raise ConfigurationError(f"{file.parent} is no realm; ntm realm init makes one")
         top = Section.read(file)
         found = cls(top.text("realm", check=names.check_domain, expected="the realm's domain"))
-        coordinators, relays = top.section("coordinators"), top.section("relays")
+        coordinators = top.section("coordinators")
         for domain in coordinators:
             entry = coordinators.section(domain)
             found.coordinators[domain] = CoordinatorEntry(
                 entry.addresses("addresses"), entry.port("port"), entry.port("dns_port")
             )
             entry.finish()
-        for name in relays:
-            entry = relays.section(name)
-            found.relays[name] = RelayEntry(
-                entry.text("coordinator", check=names.check_domain),
-                entry.addresses("addresses"),
-                entry.port("port"),
-            )
-            entry.finish()
+        for kind, entries in found.attached():
+            section = top.section(kind)
+            for name in section:
+                entry = section.section(name)
+                entries[name] = AttachedEntry(
+                    entry.text("coordinator", check=names.check_domain),
+                    entry.addresses("addresses"),
+                    entry.port("port"),
+                )
+                entry.finish()
         top.finish()
         return found
 
@@ -79,11 +83,26 @@ class Registry:
         self.coordinators[domain] = entry
         return entry
 
-    def add_relay(self, name: str, file: Path) -> RelayEntry:
+    def attached(self) -> tuple[tuple[str, dict[str, AttachedEntry]], ...]:
+        """The servers that belong to coordinators, by their kinds: ``relays`` and ``caches``."""
+        return ("relays", self.relays), ("caches", self.caches)
+
+    def add_relay(self, name: str, file: Path) -> AttachedEntry:
         """Take in, or anew, what a relay's file says."""
         found = load_relay(file)
-        entry = RelayEntry(found.coordinator.name, found.listening.addresses, found.listening.port)
+        entry = AttachedEntry(
+            found.coordinator.name, found.listening.addresses, found.listening.port
+        )
         self.relays[name] = entry
+        return entry
+
+    def add_cache(self, name: str, file: Path) -> AttachedEntry:
+        """Take in, or anew, what a cache server's file says."""
+        found = load_cache(file)
+        entry = AttachedEntry(
+            found.coordinator.name, found.listening.addresses, found.listening.port
+        )
+        self.caches[name] = entry
         return entry
 
     def user_name(self, text: str) -> str:
@@ -113,8 +132,12 @@ class Registry:
 
     def check_new_user(self, name: str) -> None:
         """Refuse a user whose name is, or contains, that of a server (rule R1)."""
-        relays = [f"{each}.{relay.coordinator}" for each, relay in self.relays.items()]
-        for server in (*self.coordinators, *relays):
+        attached = [
+            f"{each}.{entry.coordinator}"
+            for _, entries in self.attached()
+            for each, entry in entries.items()
+        ]
+        for server in (*self.coordinators, *attached):
             if names.is_within(server, name):
                 raise AlreadyExists(f"{name} is the name of a server; choose another user name")
 
@@ -126,11 +149,9 @@ class Registry:
             lines += ["", f"[coordinators.{literal(domain)}]"]
             lines += [f"addresses = {literal(entry.addresses)}", f"port = {entry.port}"]
             lines += [f"dns_port = {entry.dns_port}"]
-        for name, relay in sorted(self.relays.items()):
-            lines += [
-                "",
-                f"[relays.{literal(name)}]",
-                f"coordinator = {literal(relay.coordinator)}",
-            ]
-            lines += [f"addresses = {literal(relay.addresses)}", f"port = {relay.port}"]
+        for kind, entries in self.attached():
+            for name, attached in sorted(entries.items()):
+                lines += ["", f"[{kind}.{literal(name)}]"]
+                lines += [f"coordinator = {literal(attached.coordinator)}"]
+                lines += [f"addresses = {literal(attached.addresses)}", f"port = {attached.port}"]
         write_file(file, ("\n".join(lines) + "\n").encode(), 0o644)

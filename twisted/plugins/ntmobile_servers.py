@@ -26,6 +26,13 @@ relay = ServiceMaker(
     "ntm-relay",
 )
 
+cache = ServiceMaker(
+    "ntmobile cache server",
+    "ntmobile.servers.cache_tap",
+    "ntmobile cache server (CS): keys and data for devices that are off.",
+    "ntm-cache",
+)
+
 client = ServiceMaker(
     "ntmobile client",
     "ntmobile.client.tap",

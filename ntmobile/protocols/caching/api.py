@@ -21,6 +21,7 @@ from ntmobile.protocols.http_limits import Limits
 from ntmobile.protocols.http_openapi import with_document
 from ntmobile.protocols.http_routes import Answer, Call, Route, Table
 from ntmobile.protocols.http_server import HttpApi
+from ntmobile.wire import problems
 from ntmobile.wire.certificates import TrustStore
 from ntmobile.wire.messages.exchange import CacheServer, TokenAcknowledgement, TokenUpdate
 
@@ -87,6 +88,7 @@ class Cache:
             body=TokenUpdate,
             body_limit=TOKENS_LIMIT,
             answer=TokenAcknowledgement,
+            problems=(problems.DENIED,),
         )
 
     async def _update_tokens(self, call: Call) -> Answer:
