@@ -104,8 +104,21 @@ class DirectoryTests(_Files):
         """R6: records that others may read are not used."""
         await (await self.opened()).close()
         (self.directory / "cache/records.sqlite").chmod(0o640)
-        line = await self.refused(ConfigurationError, self.make(Quotas(), 0).open())
+        storage = self.make(Quotas(), 0)
+        self.addCleanup(storage.close)
+        line = await self.refused(ConfigurationError, storage.open())
         self.assertIn("chmod 600", line)
+
+    async def test_opened_later(self) -> None:
+        """What could not be opened may be opened when the cause has gone."""
+        (self.directory / "cache").write_text("in the way")
+        storage = self.make(Quotas(), 0)
+        self.addCleanup(storage.close)
+        await self.refused(StorageFailed, storage.open())
+        await self.refused(StorageFailed, storage.usage())
+        (self.directory / "cache").unlink()
+        await storage.open()
+        self.assertTrue(await self.filled(storage, announced()))
 
     async def test_names(self) -> None:
         """Names of files have nothing of what clients call their things."""

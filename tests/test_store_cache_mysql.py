@@ -149,6 +149,16 @@ class ConnectionTests(_MySQL):
         self.assertIn(f"database {self.name} of {self.name} at", line)
         self.assertNotIn("another", line)
 
+    async def test_opened_later(self) -> None:
+        """What could not be opened may be opened when the cause has gone."""
+        self.password.write_text("another")
+        storage = self.make(Quotas(), 1 << 20)
+        self.addCleanup(storage.close)
+        await self.refused(StorageFailed, storage.open())
+        self.password.write_text(PASSWORD)
+        await storage.open()
+        self.assertTrue(await self.filled(storage, announced()))
+
     async def test_password_file(self) -> None:
         """R6: a password that everybody may read, or that is nowhere, is not used."""
         self.password.chmod(0o644)

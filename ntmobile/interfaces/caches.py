@@ -160,7 +160,7 @@ class ICacheStorage(Interface):
         """Make it ready, before anything else.
 
         It is made where there is none, and cleared of what a crash left: parts that nothing refers
-        to, and accounts that are not the sum of what is kept.
+        to, and accounts that are not the sum of what is kept. Where it fails it may be asked again.
         """
 
     def close() -> Deferred[None]:

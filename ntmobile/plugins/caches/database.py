@@ -121,7 +121,7 @@ class Database(Protocol):
         """Be patient with nothing any more, for it will soon be closed; does not block."""
 
     def close(self) -> None:
-        """Disconnect; nothing else is called afterwards."""
+        """Disconnect; afterwards it may be opened again."""
 
     def read(self, work: Callable[[Transaction], _T]) -> _T:
         """Do what changes nothing.

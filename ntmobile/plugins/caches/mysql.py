@@ -166,6 +166,7 @@ class MySQLDatabase:
 
     def open(self) -> None:
         """See the protocol; the database is this cache server's as long as it lives."""
+        self._hurry.clear()
         self.change(self._migrate)
         owner = self._connection()
         t = _Transaction(owner)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from contextlib import suppress
+from typing import Final, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
@@ -129,11 +129,27 @@ class RecordStorage:
                 log.info("{swept} parts that a crash left were removed", swept=swept)
             self._database.write(accounts.rebuild)
 
-        return self._run(work).addErrback(self._not_opened)
+        async def opened() -> None:
+            try:
+                await self._run(work)
+            except BaseException:
+                await self._not_opened()
+                raise
 
-    def _not_opened(self, failure: Failure) -> Deferred[Any]:
-        """Leave no thread behind, which would keep the process from ending."""
-        return self.close().addBoth(lambda _: failure)
+        return Deferred.fromCoroutine(opened())
+
+    async def _not_opened(self) -> None:
+        """Leave no lock, connection or thread behind: it may be tried again, or never."""
+        if self._closed:
+            return
+        with suppress(NTMobileError):
+            await self._run(self._let_go)
+        if not self._closed:
+            self._threads.stop()
+
+    def _let_go(self) -> None:
+        self._blobs.close()
+        self._database.close()
 
     def close(self) -> Deferred[None]:
         """See the interface; the threads end after the last thing that was asked."""
@@ -145,15 +161,11 @@ class RecordStorage:
         if not self._busy:
             self._idle.callback(None)
 
-        def work() -> None:
-            self._blobs.close()
-            self._database.close()
-
         def stop(result: _T) -> _T:
             self._threads.stop()
             return result
 
-        return self._idle.addCallback(lambda _: self._threads.run(work)).addBoth(stop)
+        return self._idle.addCallback(lambda _: self._threads.run(self._let_go)).addBoth(stop)
 
     # -- Keys
 
