@@ -348,7 +348,7 @@ class CoordinatorService(Service):
         while True:
             changed, removed = self.domain.drain_changes()
             try:
-                await self.stored_data.note(changed)
+                await self.stored_data.note()
                 await self._store.write(changed, removed, sequence)
             except NTMobileError as problem:
                 self._storing.failed(problem)

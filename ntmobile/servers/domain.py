@@ -91,6 +91,7 @@ class Domain:
     """One DC's domain.
 
     :ivar unix_time: seconds of the AS's clock (R12).
+    :ivar renewed: whose certificate or policy is another, for who keeps these (``StoredData``).
     :ivar came_back: told of each client that registers anew or at another address.
     :ivar lease_until: monotonic time until which new work is done without a word of the AS (R34).
     """
@@ -113,6 +114,7 @@ class Domain:
     direction: Direction = field(init=False)
     changed: set[str] = field(factory=set, init=False)
     removed: set[str] = field(factory=set, init=False)
+    renewed: set[str] = field(factory=set, init=False)
     keys: dict[str, bytes] = field(factory=dict, init=False, repr=False)
     orders: RevocationOrders = field(factory=RevocationOrders, init=False)
     abroad: NoticesAbroad = field(init=False)
@@ -152,6 +154,7 @@ class Domain:
         self.keys[client.fqdn] = key
         self.removed.discard(client.fqdn)
         self.changed.add(client.fqdn)
+        self.renewed.add(client.fqdn)
         log.info("{fqdn} logged in", fqdn=client.fqdn)
         return index
 
@@ -311,6 +314,7 @@ class Domain:
             case PolicyRequest() as policy:
                 self.clients.set_policy(client, policy)
                 self.changed.add(client.fqdn)
+                self.renewed.add(client.fqdn)
                 self._answer(client, asked, PolicyResponse(policy.generation))
             case DirectionRequest() as request:
                 if request.generation > client.location.generation:

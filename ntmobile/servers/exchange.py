@@ -7,7 +7,7 @@ run in a thread of their own.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, ParamSpec, TypeVar
 
 import msgspec
@@ -25,7 +25,7 @@ from ntmobile.errors import (
     UnknownName,
     Unreachable,
 )
-from ntmobile.interfaces import IWaitingStore, Kept, StoredClient, WaitingKey
+from ntmobile.interfaces import IWaitingStore, Kept, KnownDevice, WaitingKey
 from ntmobile.machines.cache_entries import check_cache, data_entry, key_entry
 from ntmobile.machines.exchange.shared_keys import temporal_identifier
 from ntmobile.machines.exchange_desk import (
@@ -41,7 +41,6 @@ from ntmobile.machines.exchange_desk import (
 )
 from ntmobile.machines.rate import RateLimiter
 from ntmobile.servers.lasting import LastingProblem
-from ntmobile.servers.storing import known_device
 from ntmobile.servers.workers import Workers
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.codec import Message
@@ -343,13 +342,12 @@ class Exchange:
         if found:
             self.tell(NotificationRequest(fqdn, Reason.ITEM))
 
-    async def note(self, changed: Iterable[StoredClient], revoked: Iterable[str]) -> None:
-        """Record devices, so that things can be left for them while they are off.
+    async def note(self, devices: Sequence[KnownDevice], gone: Sequence[str]) -> None:
+        """Record devices, so that things can be left for them while they are off; forget others.
 
-        :raises StorageFailed: nothing of it was recorded; give it again.
+        :raises NTMobileError: nothing of it was recorded; give it again.
         """
-        devices = [known_device(one) for one in changed]
-        await self.workers.run(self.store.note, devices, list(revoked))
+        await self.workers.run(self.store.note, devices, gone)
 
     async def tick(self) -> None:
         """Every minute: erase what has expired (R31)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from attrs import define, field
@@ -10,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ntmobile.errors import AuthenticationError, NotRegistered, NTMobileError
-from ntmobile.interfaces import IWaitingStore, IWaitingStoreProvider, StoredClient
+from ntmobile.interfaces import IWaitingStore, IWaitingStoreProvider
 from ntmobile.machines.directing import Notify
 from ntmobile.machines.exchange_desk import ExchangeDesk
 from ntmobile.plugins import find
@@ -20,9 +21,10 @@ from ntmobile.protocols.link import Link
 from ntmobile.servers.caches import Caches
 from ntmobile.servers.configuration import CoordinatorConfiguration
 from ntmobile.servers.coordinator_web import LINES, CoordinatorWeb
-from ntmobile.servers.domain import Domain
+from ntmobile.servers.domain import BATCH, Domain
 from ntmobile.servers.exchange import EXPIRY_INTERVAL, Exchange
 from ntmobile.servers.prekeys import PreKeys
+from ntmobile.servers.storing import known_device
 from ntmobile.servers.workers import Workers
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.codec import Message
@@ -151,22 +153,36 @@ class StoredData:
         """A certificate, or a device, holds no more (R34); done with the next :meth:`note`."""
         self._revoked.append(revoked)
 
-    async def note(self, changed: Sequence[StoredClient]) -> None:
-        """Record devices that changed, and forget those that are revoked.
+    async def note(self) -> None:
+        """Record devices that have another certificate or policy, and forget the revoked.
 
-        :raises NTMobileError: nothing of it was recorded; give it again.
+        :raises NTMobileError: nothing of it was recorded; it is done the next time.
         """
-        revoked = list(self._revoked)
-        if not changed and not revoked:
+        revoked, renewed = list(self._revoked), list(islice(self.domain.renewed, BATCH))
+        if not renewed and not revoked:
             return
-        known = await self.exchange.run(self.store.devices, [one.fqdn for one in revoked])
-        gone = [
+        self.domain.renewed.difference_update(renewed)
+        try:
+            gone = await self._gone(revoked)
+            clients = [self.domain.clients.find(fqdn) for fqdn in renewed]
+            devices = [known_device(one) for one in clients if one is not None]
+            await self.exchange.note(devices, gone)
+        except BaseException:
+            self.domain.renewed.update(renewed)
+            raise
+        del self._revoked[: len(revoked)]
+
+    async def _gone(self, revoked: Sequence[Revoked]) -> list[str]:
+        """Those of the revoked whose present certificate it is that holds no more."""
+        if not revoked:
+            return []
+        fqdns = [one.fqdn for one in revoked]
+        known = await self.workers.run(self.store.devices, fqdns)
+        return [
             one.fqdn
             for one in revoked
             if one.fqdn in known and is_of(known[one.fqdn].certificate, one.serial)
         ]
-        await self.exchange.note(changed, gone)
-        del self._revoked[: len(revoked)]
 
     def tick(self) -> None:
         """Every second; what has expired is erased once a minute (R31)."""

@@ -57,10 +57,9 @@ def from_store(stored: StoredClient, expires: float) -> Client:
     return client
 
 
-def known_device(stored: StoredClient) -> KnownDevice:
+def known_device(client: Client) -> KnownDevice:
     """What is kept of a client while it is off for long."""
-    identity = DeviceCertificate.parse(stored.certificate).identity
-    return KnownDevice(stored.fqdn, stored.certificate, identity, _policy(stored.policy).allow)
+    return KnownDevice(client.fqdn, client.der, client.identity, client.policy.allow)
 
 
 @lru_cache(maxsize=1024)  # most clients have the same one
