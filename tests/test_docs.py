@@ -25,12 +25,14 @@ from ntmobile.errors import ConfigurationError
 from ntmobile.interfaces import (
     IAccountStoreProvider,
     IAttachmentProvider,
+    ICacheStorageProvider,
     ICoordinatorLookupProvider,
     ILocationStoreProvider,
     INetworkWatcherProvider,
     INotificationPresenterProvider,
     INotifierProvider,
     IWaitingStoreProvider,
+    Quotas,
 )
 from ntmobile.lab.supervision import ROOT
 from ntmobile.machines.signalling import Keys, hello, welcome
@@ -51,6 +53,7 @@ SECTIONS: dict[type[Interface], str] = {
     IWaitingStoreProvider: "waiting",
     INotifierProvider: "notify",
     IAccountStoreProvider: "store",
+    ICacheStorageProvider: "storage",
     IAttachmentProvider: "attachment",
     INetworkWatcherProvider: "watch",
     INotificationPresenterProvider: "notify",
@@ -150,6 +153,8 @@ def known_keys(plugin: Any) -> list[str]:
                 plugin.configure(section, "nowhere", reactor)
             case _ if IWaitingStoreProvider.providedBy(plugin):
                 plugin.configure(section, "nowhere")
+            case _ if ICacheStorageProvider.providedBy(plugin):
+                plugin.configure(section, "nowhere", Quotas(), reactor)
             case _ if IAccountStoreProvider.providedBy(plugin):
                 plugin.open({"path": "x", **section}, Path("nowhere"), make=False)
             case _:

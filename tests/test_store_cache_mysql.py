@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from zope.interface.verify import verifyObject
 from ntmobile import plugins
 from ntmobile.errors import ConfigurationError, StorageFailed
 from ntmobile.interfaces import ICacheStorageProvider, Quotas, Usage
+from ntmobile.lab.supervision import ROOT
 from ntmobile.plugins.caches import mysql
+from ntmobile.plugins.section import Section
 from tests import cache_delivery_cases, cache_storage_cases
 from tests.cache_storage_cases import NOW, announced, key, part
 from tests.mariadb import MISSING, MariaDB
@@ -95,6 +99,31 @@ class ProviderTests(SynchronousTestCase):
                 provider.configure(section, "nowhere", Quotas(), reactor)
             self.assertIn(line, str(caught.exception))
             self.assertNotIn("secret", str(caught.exception))
+
+
+class PageTests(_MySQL):
+    """The page that tells how to set it up."""
+
+    async def test_page(self) -> None:
+        """Its SQL and its section make a storage that works."""
+        page = (ROOT / "docs/howto/mariadb.md").read_text(encoding="utf-8")
+        blocks = re.findall(r"<!-- mariadb: \w+ -->\n *```\w+\n(.*?)```", page, re.S)
+        sql, toml = (textwrap.dedent(block) for block in blocks)
+        for statement in sql.strip().rstrip(";").split(";"):
+            self.server.ask(statement)
+        self.addCleanup(self.server.ask, "DROP USER ntm@localhost")
+        self.addCleanup(self.server.ask, "DROP DATABASE ntm")
+        self.password.write_text("a password of your own\n")
+        file = self.directory / "cache.toml"
+        file.write_text(toml)
+        name, section = Section.read(file).plugin("storage", "files")
+        self.assertEqual(name, "mysql")
+        values = {**section, "socket": str(self.server.socket)}
+        section = Section(file, section.name, values)
+        storage = self.provider.configure(section, "elsewhere", Quotas(), reactor)
+        await storage.open()
+        self.addCleanup(storage.close)
+        self.assertTrue(await self.filled(storage, announced()))
 
 
 class RowTests(_MySQL):
