@@ -106,13 +106,14 @@ class KeyTests(SynchronousTestCase):
         info, keys = self.request.info, self.sealed
         for wrong in (
             msgspec.structs.replace(self.request, info=self.client.info),
-            EncryptionKeyUploadRequest(msgspec.structs.replace(info, fqdn=BOB), keys),
             EncryptionKeyUploadRequest(msgspec.structs.replace(info, application="x"), keys),
             EncryptionKeyUploadRequest(msgspec.structs.replace(info, destinations=(BOB,)), keys),
             EncryptionKeyUploadRequest(info, (keys[0], keys[0])),
             EncryptionKeyUploadRequest(info, (keys[0], share(self.alice, [self.carol]).sealed[0])),
         ):
             self.assertEqual(self.upload(wrong)[0], 400, wrong)
+        other = EncryptionKeyUploadRequest(msgspec.structs.replace(info, fqdn=BOB), keys)
+        self.assertEqual(self.upload(other)[0], 403)
 
     def test_expired(self) -> None:
         """A key whose time is over is not kept, nor one that asks for too long."""

@@ -41,7 +41,7 @@ class HttpRequest(http.Request):
         self._api = channel.api
         self._head: Head | None = None
         self._caller: Any = None
-        self._body = bytearray()
+        self._pieces: list[bytes] = []
         self._taken = 0
         self._flow = channel.flow
         self._serving = False
@@ -100,7 +100,7 @@ class HttpRequest(http.Request):
     def handleContentChunk(self, data: bytes) -> None:
         """A piece of the body."""
         if self._refused is None:
-            self._body += data
+            self._pieces.append(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """All of it is there."""
@@ -115,7 +115,8 @@ class HttpRequest(http.Request):
         try:
             if self._refused is not None or self._head is None:
                 raise self._refused or AuthenticationError("not judged")
-            body, self._body = bytes(self._body), bytearray()
+            body = b"".join(self._pieces)
+            self._pieces.clear()
             answer = await self._api.serve(self._head, self._caller, body)
             del body
             await self._answer(answer)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from ntmobile.errors import MalformedMessage, StorageFailed
+from ntmobile.errors import AccessDenied, StorageFailed
 from ntmobile.interfaces import StoredKey, StoredObject
 from ntmobile.machines.exchange.objects import SEALED_PART
 from ntmobile.wire.messages.exchange import (
@@ -90,10 +90,10 @@ def read_confirmation(document: bytes) -> EncryptedDataConfirmationRequest | Non
 def check_info(caller: str, info: RequestInfo) -> None:
     """See that a request names the device that signed it.
 
-    :raises MalformedMessage: it names another.
+    :raises AccessDenied: it names another.
     """
     if info.fqdn != caller:
-        raise MalformedMessage(f"the request names {info.fqdn}, but {caller} has signed it")
+        raise AccessDenied(f"the request names {info.fqdn}, but {caller} has signed it")
 
 
 def _decode(document: bytes, kind: type[_T]) -> _T:

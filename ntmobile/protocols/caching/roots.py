@@ -36,13 +36,16 @@ class Roots:
         self._hashes: OrderedDict[tuple[bytes, int], bytes] = OrderedDict()
         self._right: OrderedDict[bytes, None] = OrderedDict()
 
-    async def came(self, manifest: Manifest, number: int, data: bytes) -> None:
-        """A part came and is stored: note its chunk hashes.
+    async def hash_part(self, manifest: Manifest, number: int, data: bytes) -> bytes:
+        """The chunk hashes of a part.
 
         :raises MalformedMessage: it has another length than that part.
         """
-        header = ObjectHeader.parse(manifest.header)
-        self._hashes[manifest.object, number] = await self._hash(header, number, data)
+        return await self._hash(ObjectHeader.parse(manifest.header), number, data)
+
+    def came(self, manifest: Manifest, number: int, hashes: bytes) -> None:
+        """A part is stored: note its chunk hashes."""
+        self._hashes[manifest.object, number] = hashes
         while len(self._hashes) > PARTS:
             self._hashes.popitem(last=False)
 

@@ -6,6 +6,7 @@ from hashlib import sha256
 from typing import Final
 
 from attrs import define
+from twisted.internet.defer import Deferred
 
 from ntmobile.errors import AccessDenied, MalformedMessage, NoSuchItem
 from ntmobile.interfaces import ICacheStorage
@@ -127,10 +128,15 @@ class Uploads:
             raise MalformedMessage(f"part {number} has {size} bytes, not {len(call.body)}")
         promised = call.head.header(CONTENT_DIGEST)
         digest = parse_content_digest(promised) if promised else sha256(call.body).digest()
-        complete = await self.storage.put_part(
-            found.stored.identifier, number, call.body, digest, self.objects.unix_time()
-        )
-        await self.roots.came(found.manifest, number, call.body)
+        # Its chunks are hashed while it is written.
+        hashing = Deferred.fromCoroutine(self.roots.hash_part(found.manifest, number, call.body))
+        try:
+            complete = await self.storage.put_part(
+                found.stored.identifier, number, call.body, digest, self.objects.unix_time()
+            )
+        finally:
+            hashes = await hashing
+        self.roots.came(found.manifest, number, hashes)
         if complete:
             self.exchanges.wake()
         return Answer(204)
