@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from pathlib import Path
 from typing import Any
 
 from attrs import evolve
@@ -28,7 +30,12 @@ from ntmobile.protocols.by_protocol import HTTP_PROTOCOL
 from ntmobile.protocols.tls import client_context_factory
 from ntmobile.servers.cache import CacheService
 from ntmobile.servers.cache_configuration import load_cache
-from ntmobile.wire.http_signatures import HmacKey
+from ntmobile.wire.http_signatures import (
+    CERTIFICATE_FIELD,
+    SERVER_FIELD,
+    Ed25519Signer,
+    HmacKey,
+)
 from ntmobile.wire.messages.exchange import (
     CacheEntry,
     CacheListDownloadResponse,
@@ -60,10 +67,11 @@ from tests.platforms import (
     coordinators,
     free_port,
     make_realm,
+    realm_ports,
 )
 from tests.web_clients import WebClient, coordinator_client
 
-PHONE, LAPTOP = f"phone.alice.{DC1}", f"laptop.bob.{DC2}"
+PHONE = f"phone.alice.{DC1}"
 CACHE = f"cs1.{DC1}"
 TEXT = b"what nobody between the two can read" * 3000
 
@@ -71,50 +79,73 @@ TEXT = b"what nobody between the two can read" * 3000
 class Device:
     """A device, and the clients with which it asks its DC and the cache server."""
 
-    def __init__(self, platform: Platform, identity: DeviceIdentity, port: int) -> None:
+    def __init__(self, platform: Platform, state: Path, port: int) -> None:
+        identity = DeviceIdentity.load(state)
         self.fqdn = identity.fqdn
         self.pin = identity.certificate.identity
         self.signer = Signer(self.fqdn, identity.certificate.der, identity.keys.identity)
         self.ring = PreKeyRing(identity.keys.xwing_seed)
-        dc = self.fqdn.split(".")[2]
-        trust = identity.trust
+        dc, trust = self.fqdn.split(".")[2], identity.trust
         service = platform.services[dc]
         self.home = coordinator_client(service, platform.ports[dc], trust, self.fqdn)
-        # The client-CS key is in the answer to the login; the AS has it too.
-        tokens = platform.services["as"].store.token_changes(0, reactor.seconds()).tokens
-        (token,) = [one for one in tokens if one.fqdn == self.fqdn]
         tls = client_context_factory(None, None, trust, "cs", CACHE, alpn=(HTTP_PROTOCOL,))
-        signer = HmacKey(token.key)
-        self.cache = WebClient(
-            self.fqdn, port, tls, signer, token.token.hex(), service.domain.unix_time
-        )
+        time = service.domain.unix_time
+        if trust.is_home(CACHE):
+            # The client-CS key is in the answer to the login; the AS has it too.
+            tokens = platform.services["as"].store.token_changes(0, time()).tokens
+            (token,) = [one for one in tokens if one.fqdn == self.fqdn]
+            name, key = token.token.hex(), HmacKey(token.key)
+            self.cache = WebClient(self.fqdn, port, tls, key, name, time)
+        else:
+            certificate, signer = identity.certificate, Ed25519Signer(identity.keys.identity)
+            headers = {
+                CERTIFICATE_FIELD: base64.b64encode(certificate.der).decode("ascii"),
+                SERVER_FIELD: CACHE,
+            }
+            name = certificate.fingerprint.hex()
+            self.cache = WebClient(self.fqdn, port, tls, signer, name, time, headers=headers)
 
 
 class ExchangeTests(PlatformTestCase):
-    """Alice's phone at dc1 sends to Bob's laptop at dc2, which is off."""
+    """Alice's phone at dc1 sends to Bob's laptop at another DC, which is off."""
 
-    async def start(self) -> tuple[Platform, Device, Device]:
-        """All servers, and both devices, enrolled."""
+    async def start(self, other: str = "ntm.example") -> tuple[Platform, Device, Device]:
+        """All servers, and both devices, enrolled.
+
+        :param other: the laptop's realm.
+        """
+        ours, theirs = realm_ports(), realm_ports()
         users = (f"alice@{DC1}", f"bob@{DC2}")
-        platform = make_realm(self.place(), "ntm.example", users)
+        table = coordinators("ntm.example", ours)
+        if other != "ntm.example":
+            table += coordinators(other, theirs)
+        abroad = table.replace(coordinators("ntm.example", ours), "")
+        platform = make_realm(self.place(), "ntm.example", users, abroad, ours)
         port = free_port()
         platform.realm.add_cache("cs1", DC1, [HOST], port)
         file = platform.directory / "caches" / "cs1.toml"
         text = file.read_text(encoding="utf-8")
-        table = coordinators("ntm.example", platform.ports)
         static = f'[lookup]\nplugin = "static"\n[lookup.coordinators]\n{table}'
         file.write_text(text.replace('[lookup]\nplugin = "dns"\n', static), encoding="utf-8")
+        second = platform
+        if other != "ntm.example":
+            others = coordinators("ntm.example", ours)
+            second = make_realm(self.place(), other, (f"bob@dc2.{other}",), others, theirs)
+            platform.realm.trust(other, second.directory / "ca.pem")
+            second.realm.trust("ntm.example", platform.directory / "ca.pem")
+            await self.run_platform(second)
         cache = CacheService(load_cache(file), reactor)
         cache.startService()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.stop(cache)))
         await self.run_platform(platform)
-        states = [
-            await platform.enroll(f"alice@{DC1}", "phone"),
-            await platform.enroll(f"bob@{DC2}", "laptop"),
-        ]
+        phone_state = await platform.enroll(f"alice@{DC1}", "phone")
+        laptop_state = await second.enroll(f"bob@dc2.{other}", "laptop")
         caches = platform.services["dc1"].stored_data.caches
         await self.eventually(lambda: len(caches) == 1, "the cache server registered")
-        phone, laptop = (Device(platform, DeviceIdentity.load(state), port) for state in states)
+        phone = Device(platform, phone_state, port)
+        laptop = Device(second, laptop_state, port)
+        client = second.services["dc2"].domain.clients.find(laptop.fqdn)
+        client.policy = evolve(client.policy, allow=("*.alice.dc1.ntm.example",))
         await self.knows(phone)
         await self.knows(laptop)
         return platform, phone, laptop
@@ -139,22 +170,22 @@ class ExchangeTests(PlatformTestCase):
         prekey = laptop.ring.rotate(laptop.signer, now)
         request = PreKeyUploadRequest(laptop.home.info, (prekey,))
         self.assertEqual((await laptop.home.ask("POST", "/v1/prekeys", request)).status, 204)
-        query = PreKeyRequest(PHONE, (LAPTOP,))
+        query = PreKeyRequest(PHONE, (laptop.fqdn,))
         answer = await phone.home.ask("POST", "/v1/prekeys/query", query)
         (found,) = answer.document(PreKeyResponse).keys
-        recipient = verify_prekey(found, fqdn=LAPTOP, pin=laptop.pin, now=now)
+        recipient = verify_prekey(found, fqdn=laptop.fqdn, pin=laptop.pin, now=now)
         made = exchange_key(phone.signer, "mail", [recipient], now)
         upload = TemporalKeyUploadRequest(phone.home.info, made.temporal, made.shared.expires)
         answer = await phone.home.ask("POST", "/v1/temporal-keys", upload)
         results = answer.document(TemporalKeyUploadResponse).results
-        self.assertEqual(results, (Delivery(LAPTOP, Outcome.OK),))
-        info = info_for(phone, LAPTOP)
+        self.assertEqual(results, (Delivery(laptop.fqdn, Outcome.OK),))
+        info = info_for(phone, laptop.fqdn)
         answer = await phone.cache.ask(
             "POST", "/v1/keys", EncryptionKeyUploadRequest(info, made.sealed)
         )
         self.assertEqual(answer.status, 200, answer.body)
         results = answer.document(EncryptionKeyUploadResponse).results
-        self.assertEqual(results, (Delivery(LAPTOP, Outcome.OK),))
+        self.assertEqual(results, (Delivery(laptop.fqdn, Outcome.OK),))
         return made.shared
 
     async def fetch_key(self, laptop: Device, phone: Device) -> bytes:
@@ -171,7 +202,7 @@ class ExchangeTests(PlatformTestCase):
         key = open_key(
             sealed,
             pin=phone.pin,
-            receiver=LAPTOP,
+            receiver=laptop.fqdn,
             temporal=temporal.key,
             private=laptop.ring.private(sealed.prekey),
             now=reactor.seconds(),
@@ -186,7 +217,9 @@ class ExchangeTests(PlatformTestCase):
         answer = await device.home.ask("GET", "/v1/caches?application=mail")
         return answer.document(CacheListDownloadResponse).entries
 
-    async def send_data(self, phone: Device, shared: SharedKey) -> tuple[bytes, bytes]:
+    async def send_data(
+        self, phone: Device, laptop: Device, shared: SharedKey
+    ) -> tuple[bytes, bytes]:
         """Figure 4, MN's half: the object's identifier and root."""
         header = ObjectHeader.create(len(TEXT))
         sealer = ChunkSealer(shared.key, header, len(TEXT))
@@ -198,13 +231,13 @@ class ExchangeTests(PlatformTestCase):
         signed = sign_manifest(
             phone.signer,
             shared.key,
-            Address((LAPTOP,), "mail", message="a letter"),
+            Address((laptop.fqdn,), "mail", message="a letter"),
             header,
             sealer.root(),
             Details("letter", "text/plain", len(TEXT)),
             shared.expires,
         )
-        info = replace(info_for(phone, LAPTOP), message="a letter")
+        info = replace(info_for(phone, laptop.fqdn), message="a letter")
         request = EncryptedDataUploadRequest(info, signed)
         answer = await phone.cache.ask("POST", "/v1/objects", request)
         self.assertEqual(answer.status, 200, answer.body)
@@ -216,7 +249,7 @@ class ExchangeTests(PlatformTestCase):
         answer = await phone.cache.ask("POST", f"{base}/complete")
         self.assertEqual(answer.status, 200, answer.body)
         results = answer.document(EncryptedDataUploadResponse).results
-        self.assertEqual(results, (Delivery(LAPTOP, Outcome.OK),))
+        self.assertEqual(results, (Delivery(laptop.fqdn, Outcome.OK),))
         return header.object, sealer.root()
 
     async def fetch_data(self, laptop: Device, phone: Device, key: bytes) -> bytes:
@@ -227,7 +260,7 @@ class ExchangeTests(PlatformTestCase):
         answer = await laptop.cache.ask("GET", base)
         found = answer.document(EncryptedDataDownloadResponse)
         now = reactor.seconds()
-        manifest = verify_manifest(found.manifest, pin=phone.pin, now=now, receiver=LAPTOP)
+        manifest = verify_manifest(found.manifest, pin=phone.pin, now=now, receiver=laptop.fqdn)
         header = ObjectHeader.parse(manifest.header)
         length = open_details(manifest, key).length
         opener, plain = ChunkOpener(key, header, length, manifest.root), b""
@@ -244,13 +277,22 @@ class ExchangeTests(PlatformTestCase):
     async def test_through(self) -> None:
         """Keys and data reach a device that was off, which confirms; the sender can verify that."""
         _, phone, laptop = await self.start()
+        await self.exchange(phone, laptop)
+
+    async def test_other_realm(self) -> None:
+        """R1, R28: so they do where the receiver is of another realm, and has no token here."""
+        _, phone, laptop = await self.start("other.test")
+        await self.exchange(phone, laptop)
+
+    async def exchange(self, phone: Device, laptop: Device) -> None:
+        """Both figures."""
         servers = await phone.home.ask("GET", "/v1/cache-servers")
         (server,) = servers.document(CacheServerListResponse).caches
         self.assertEqual(server.name, CACHE)
         shared = await self.send_key(phone, laptop)
         key = await self.fetch_key(laptop, phone)
         self.assertEqual(key, shared.key)
-        object_, root = await self.send_data(phone, shared)
+        object_, root = await self.send_data(phone, laptop, shared)
         self.assertEqual(await self.fetch_data(laptop, phone, key), TEXT)
         answer = await phone.cache.ask("GET", f"/v1/objects/{object_.hex()}/status")
         (status,) = answer.document(DeliveryStatusResponse).statuses
@@ -261,7 +303,7 @@ class ExchangeTests(PlatformTestCase):
             object=object_,
             root=root,
             sender=PHONE,
-            receiver=LAPTOP,
+            receiver=laptop.fqdn,
             pin=laptop.pin,
         )
 
