@@ -25,6 +25,7 @@ from ntmobile.interfaces import (
 from ntmobile.lab.supervision import ROOT
 from ntmobile.plugins import find
 from ntmobile.plugins.store_waiting_sqlite import SQLiteWaitingStore
+from ntmobile.testing.waiting import MemoryWaitingStore
 from ntmobile.wire.messages.exchange import CacheEntry, PreKey
 from ntmobile.wire.messages.fields import Endpoint
 
@@ -60,17 +61,23 @@ def an_entry(number: int, application: str = "mail", sender: str = PHONE) -> Cac
 
 
 class WaitingStoreCase(SynchronousTestCase):
-    """A store in a file."""
+    """A store in a file; subclasses have it in memory."""
+
+    store: IWaitingStore
 
     def setUp(self) -> None:
         self.file = Path(self.mktemp()) / "waiting.sqlite"
-        self.store = SQLiteWaitingStore(self.file)
+        self.store = self.open()
         self.addCleanup(lambda: self.store.close())
+
+    def open(self) -> IWaitingStore:
+        """Open it."""
+        return SQLiteWaitingStore(self.file)
 
     def reopen(self) -> None:
         """As after a restart."""
         self.store.close()
-        self.store = SQLiteWaitingStore(self.file)
+        self.store = self.open()
 
     def keep(self, *keys: WaitingKey, each: int = 10, all_: int = 100) -> list[Kept]:
         return self.store.keep_keys(keys, each, all_)
@@ -80,10 +87,9 @@ class WaitingStoreCase(SynchronousTestCase):
 
 
 class TemporalKeyTests(WaitingStoreCase):
-    def test_interfaces(self) -> None:
-        """Store and plugin provide what they say."""
+    def test_interface(self) -> None:
+        """The store provides what it says."""
         verifyObject(IWaitingStore, self.store)
-        verifyObject(IWaitingStoreProvider, find(IWaitingStoreProvider, "sqlite"))
 
     def test_download(self) -> None:
         """R31: a key is listed by its hash and given as often as wished, after restarts too."""
@@ -93,18 +99,6 @@ class TemporalKeyTests(WaitingStoreCase):
         self.assertEqual(self.identifiers(), [key.identifier])
         self.assertEqual(self.store.key(LAPTOP, key.identifier, AT), key)
         self.assertEqual(self.store.key(LAPTOP, key.identifier, AT), key)
-
-    def test_erased(self) -> None:
-        """R31: a confirmed key is erased, and no byte of it is left in the files."""
-        key = WaitingKey(
-            LAPTOP, PHONE, "mail", bytes(32), b"\xa7never to be seen again, 32 byte", AT
-        )
-        self.keep(key)
-        self.assertTrue(self.store.erase_key(LAPTOP, key.identifier))
-        self.assertFalse(self.store.erase_key(LAPTOP, key.identifier))
-        self.store.expire(AT - 1)
-        stored = b"".join(one.read_bytes() for one in self.file.parent.iterdir())
-        self.assertNotIn(key.key, stored)
 
     def test_expired(self) -> None:
         """R31: what has expired is neither listed nor given, and then erased."""
@@ -207,9 +201,9 @@ class DeviceTests(WaitingStoreCase):
         self.store.keep_prekeys(LAPTOP, [a_prekey(0)])
 
     def counts(self) -> list[int]:
-        with sqlite3.connect(self.file) as database:
-            tables = ("temporal_key", "entry", "prekey")
-            return [database.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in tables]
+        keys = self.store.key_identifiers(LAPTOP, b"", AT, 9)
+        entries = self.store.entries(LAPTOP, None, b"", AT, 9)
+        return [len(keys), len(entries), len(self.store.prekeys([LAPTOP], AT))]
 
     def test_known(self) -> None:
         """Devices are known, with whom they admit, although they are off; others are not."""
@@ -273,7 +267,46 @@ for number in range(100000):
 """
 
 
+class InMemory:
+    """The same behaviour, without a file."""
+
+    def open(self) -> IWaitingStore:
+        """Open it."""
+        return MemoryWaitingStore()
+
+    def reopen(self) -> None:
+        """It knows no restarts."""
+
+
+class MemoryTemporalKeyTests(InMemory, TemporalKeyTests):
+    """Temporal keys in memory."""
+
+
+class MemoryEntryTests(InMemory, EntryTests):
+    """Entries in memory."""
+
+
+class MemoryPreKeyTests(InMemory, PreKeyTests):
+    """Pre-keys in memory."""
+
+
+class MemoryDeviceTests(InMemory, DeviceTests):
+    """Devices in memory."""
+
+
 class FileTests(WaitingStoreCase):
+    def test_erased(self) -> None:
+        """R31: a confirmed key is erased, and no byte of it is left in the files."""
+        key = WaitingKey(
+            LAPTOP, PHONE, "mail", bytes(32), b"\xa7never to be seen again, 32 byte", AT
+        )
+        self.keep(key)
+        self.assertTrue(self.store.erase_key(LAPTOP, key.identifier))
+        self.assertFalse(self.store.erase_key(LAPTOP, key.identifier))
+        self.store.expire(AT - 1)
+        stored = b"".join(one.read_bytes() for one in self.file.parent.iterdir())
+        self.assertNotIn(key.key, stored)
+
     def test_private(self) -> None:
         """R6: only the owner may read the files."""
         self.keep(a_key(1))
@@ -315,6 +348,7 @@ class FileTests(WaitingStoreCase):
     def test_section(self) -> None:
         """The plugin's section knows the file's name, and nothing else."""
         provider: IWaitingStoreProvider = find(IWaitingStoreProvider, "sqlite")
+        verifyObject(IWaitingStoreProvider, provider)
         directory = self.mktemp()
         provider.configure({"file": "x.sqlite"}, directory).close()
         self.assertTrue((Path(directory) / "x.sqlite").exists())
