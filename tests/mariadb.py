@@ -10,10 +10,15 @@ import signal
 import subprocess
 import tempfile
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pymysql
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 #: Debian: ``mariadb-server-core``.
 SERVER = shutil.which("mariadbd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -42,7 +47,7 @@ _BOUND = 60.0
 class MariaDB:
     """A server that is made when it is first asked for, and ends with the process.
 
-    :ivar socket: where it listens.
+    :ivar socket: where it listens. :ivar certificate: by which it proves to be ``localhost``.
     """
 
     _one: MariaDB | None = None
@@ -61,6 +66,8 @@ class MariaDB:
         self.socket = self._directory / "socket"
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
+        self.certificate, self._key = self._directory / "tls.pem", self._directory / "tls.key"
+        make_certificate(self.certificate, self._key)
         (self._directory / "data").mkdir()
         lines = [
             "CREATE DATABASE mysql;",
@@ -94,6 +101,9 @@ class MariaDB:
                     f"--socket={self.socket}",
                     f"--pid-file={self._directory / 'pid'}",
                     "--skip-networking",
+                    f"--ssl-ca={self.certificate}",
+                    f"--ssl-cert={self.certificate}",
+                    f"--ssl-key={self._key}",
                 ],
                 stdout=log,
                 stderr=log,
@@ -142,6 +152,33 @@ class MariaDB:
         for (number,) in rows:
             self.ask(f"KILL CONNECTION {number}")
         return len(rows)
+
+
+def make_certificate(file: Path, key_file: Path) -> None:
+    """Make a certificate of ``localhost`` that nobody but itself has signed, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key_file.touch(0o600)
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
 
 
 def _end_with_parent() -> None:

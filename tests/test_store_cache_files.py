@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.plugin import IPlugin
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from ntmobile import plugins
@@ -20,11 +22,12 @@ from ntmobile.errors import (
     StorageFull,
 )
 from ntmobile.interfaces import ICacheStorageProvider, Quotas, Usage
-from ntmobile.plugins.caches import files
+from ntmobile.plugins.caches import files, keys
 from ntmobile.plugins.caches.blobs import BlobName
 from ntmobile.plugins.caches.objects import record_part, remove
+from ntmobile.plugins.caches.sqlite import SQLiteDatabase
 from tests import cache_delivery_cases, cache_storage_cases
-from tests.cache_storage_cases import NOW, announced, key, part
+from tests.cache_storage_cases import BOB, NOW, announced, key, part
 
 
 class _Files(cache_storage_cases.StorageCases):
@@ -210,6 +213,22 @@ class DirectoryTests(_Files):
             each.unlink()
         await self.refused(StorageFailed, storage.read_part(b"o" * 16, 0, 0, 1, NOW))
 
+    async def test_disk_full(self) -> None:
+        """A part for which the disk has no room after all is refused, and leaves nothing."""
+        storage = await self.opened()
+        await self.filled(storage, announced(), [0])
+        before = self.found()
+
+        def full(_: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        patched = self.patch(os, "fsync", full)
+        line = await self.refused(StorageFull, storage.put_part(b"o" * 16, 1, *part(1), NOW))
+        self.assertIn("No space left on device", line)
+        patched.restore()
+        self.assertEqual(self.found(), before)
+        self.assertFalse(await storage.put_part(b"o" * 16, 1, *part(1), NOW))
+
     async def test_free(self) -> None:
         """Room is what the file system has, less what is announced and what is left to others."""
         left = shutil.disk_usage(self.directory).free
@@ -225,3 +244,32 @@ class DirectoryTests(_Files):
         await storage.open()
         self.addCleanup(storage.close)
         self.assertEqual(await storage.free(), 0)
+
+
+class RecordTests(SynchronousTestCase):
+    """The SQLite file."""
+
+    def test_full(self) -> None:
+        """Records for which there is no room are refused, and those before stay."""
+        database = SQLiteDatabase(Path(self.mktemp()).absolute())
+        database.open()
+        self.addCleanup(database.close)
+        database.write(lambda t: keys.add(t, [key()], Quotas(), 1 << 30, NOW))
+        database.read(lambda t: t.rows("PRAGMA max_page_count = 1"))
+        large = key(b"x" * 32, document=bytes(1 << 20))
+        with self.assertRaises(StorageFull):
+            database.write(lambda t: keys.add(t, [large], Quotas(), 1 << 30, NOW))
+        self.assertIsNone(database.read(lambda t: keys.find(t, b"x" * 32, BOB, NOW)))
+        self.assertEqual(database.read(lambda t: keys.find(t, b"k" * 32, BOB, NOW)), key())
+
+    def test_newer(self) -> None:
+        """A file of a newer version is left alone."""
+        path = Path(self.mktemp()).absolute()
+        database = SQLiteDatabase(path)
+        database.open()
+        database.read(lambda t: t.rows("PRAGMA user_version = 99"))
+        database.close()
+        self.addCleanup(database.close)
+        with self.assertRaises(ConfigurationError) as caught:
+            database.open()
+        self.assertIn("made by a newer ntmobile", str(caught.exception))

@@ -22,7 +22,7 @@ from ntmobile.plugins.caches import mysql
 from ntmobile.plugins.section import Section
 from tests import cache_delivery_cases, cache_storage_cases
 from tests.cache_storage_cases import NOW, announced, key, part
-from tests.mariadb import MISSING, MariaDB
+from tests.mariadb import MISSING, MariaDB, make_certificate
 
 PASSWORD = "correct horse %s ' battery"
 
@@ -158,6 +158,15 @@ class RowTests(_MySQL):
         self.assertEqual(await storage.usage(), Usage(2500 + len(announced().document), 1))
         self.assertEqual(await storage.read_part(b"o" * 16, 1, 0, 1000, NOW), part(1)[0])
 
+    async def test_made_in_part(self) -> None:
+        """Tables that were being made when it was killed are made to the end."""
+        storage = await self.opened()
+        await storage.close()
+        self.server.ask(f"UPDATE {self.name}.cache_state SET version = 0")
+        self.server.ask(f"DROP TABLE {self.name}.cache_usage")
+        storage = await self.opened()
+        self.assertTrue(await self.filled(storage, announced()))
+
     async def test_one_server(self) -> None:
         """A second server on the same database is refused, and does no harm."""
         self.patch(mysql, "PATIENCE", 0.0)
@@ -196,6 +205,22 @@ class ConnectionTests(_MySQL):
         self.password.unlink()
         line = await self.refused(ConfigurationError, self.make(Quotas(), 1).open())
         self.assertIn("mysql.password: cannot be read", line)
+
+    async def test_authority(self) -> None:
+        """With an authority the connection is TLS with the server that it vouches for, or none."""
+        self.patch(mysql, "PATIENCE", 0.3)
+        wrong = self.directory / "wrong.pem"
+        make_certificate(wrong, self.directory / "wrong.key")
+        refused = self.make(Quotas(), 1, ca=str(wrong))
+        line = await self.refused(StorageFailed, refused.open())
+        self.assertIn("certificate verify failed", line)
+        absent = self.make(Quotas(), 1, ca="absent.pem")
+        self.assertIn("absent.pem", await self.refused(ConfigurationError, absent.open()))
+        storage = self.make(Quotas(), 1 << 20, ca=str(self.server.certificate))
+        await storage.open()
+        self.addCleanup(storage.close)
+        ((_, cipher),) = storage._database.read(lambda t: t.rows("SHOW STATUS LIKE 'Ssl_cipher'"))
+        self.assertNotEqual(cipher, "")
 
     async def test_no_database(self) -> None:
         """A database that there is not is named."""

@@ -189,7 +189,11 @@ class MySQLDatabase:
         if version > len(MIGRATIONS):
             raise ConfigurationError(f"{self._account}: made by a newer ntmobile; upgrade this one")
         for statement in statements(version, _WORDS):
-            t.change(statement)
+            try:
+                t.change(statement.replace("INDEX IF NOT EXISTS", "INDEX"))  # MySQL has no such IF
+            except pymysql.Error as problem:
+                if _code(problem) != ER.DUP_KEYNAME:
+                    raise
         t.change("UPDATE cache_state SET version = ?", len(MIGRATIONS))
 
     def hurry(self) -> None:
@@ -226,7 +230,7 @@ class MySQLDatabase:
         while True:
             try:
                 return self._once(work, before)
-            except pymysql.Error as problem:
+            except (pymysql.Error, OSError) as problem:
                 passing = _code(problem) in _PASSING and not self._hurry.is_set()
                 if not passing or time.monotonic() + pause > deadline:
                     raise self._failure(problem) from None
@@ -268,7 +272,7 @@ class MySQLDatabase:
         with suppress(pymysql.Error, OSError):
             connection.close()
 
-    def _failure(self, problem: pymysql.Error) -> StorageFailed:
+    def _failure(self, problem: Exception) -> StorageFailed:
         """What to say: the server's own line has no password, and no data."""
         code = _code(problem)
         text = " ".join(str(problem.args[-1] if problem.args else problem).split())
@@ -276,7 +280,7 @@ class MySQLDatabase:
         return kind(f"{self._account}: {text[:300]}; nothing was changed")
 
 
-def _code(problem: pymysql.Error) -> int:
+def _code(problem: Exception) -> int:
     code = problem.args[0] if problem.args else 0
     return code if isinstance(code, int) else 0
 
