@@ -44,8 +44,8 @@ from ntmobile.wire.codec import decode
 from ntmobile.wire.messages.realtime import KeepAlive
 
 DOCS = ROOT / "docs"
-#: The rules; R28 comes with the cache server.
-RULES = [*(f"R{number}" for number in range(1, 28)), *(f"R{number}" for number in range(29, 35))]
+#: The rules.
+RULES = [f"R{number}" for number in range(1, 35)]
 #: Provider interface → the section of the file that configures it.
 SECTIONS: dict[type[Interface], str] = {
     ICoordinatorLookupProvider: "lookup",

@@ -50,7 +50,7 @@ class TokenTests(SynchronousTestCase):
         self.assertEqual([self.known(n) for n in (1, 2)], [None, PHONE])
 
     def test_gap(self) -> None:
-        """What does not join what is known is not taken, nor is its lease."""
+        """R34: what does not join what is known is not taken, nor is its lease."""
         self.table.apply(TokenUpdate(1, 0, (), (), 10), 0)
         self.assertFalse(self.table.apply(TokenUpdate(5, 3, (token(1),)), 5))
         self.assertEqual((self.table.sequence, self.known(1)), (1, None))

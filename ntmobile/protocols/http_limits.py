@@ -30,7 +30,7 @@ class Limits:
     rate: int = 16384
     grace: float = 30.0
     stalled: float = 60.0
-    bodies: int = 32 << 20
+    bodies: int = 20 << 20
 
 
 class Room:
