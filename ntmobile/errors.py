@@ -84,4 +84,4 @@ class ItemExpired(NTMobileError):
 
 
 class KeyErased(NTMobileError):
-    """The key that opens an item was erased, or is of an earlier enrolment; it must be sent anew."""
+    """The key that opens an item was erased, or is of an earlier enrolment; have it sent anew."""

@@ -54,8 +54,9 @@ class StructuredFieldTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """What is no dictionary, or says something twice, is malformed."""
         for text in (
-            "a=", "a=1,", "a=1;", "=1", "A=1", "a=1 b=2", "a=(1", "a=(1,2)", 'a=("x"1)', 'a="x', 
-            "a=:x:", "a=:YQ:", "a=:YR==:", "a=1.5", "a=?2", "a=1, a=2", "a=1;b;b", "a=1\n", 'a="\t"', "a=é",
+            "a=", "a=1,", "a=1;", "=1", "A=1", "a=1 b=2", "a=(1", "a=(1,2)", 'a=("x"1)', 'a="x',
+            "a=:x:", "a=:YQ:", "a=:YR==:", "a=1.5", "a=?2", "a=1, a=2", "a=1;b;b", "a=1\n",
+            'a="\t"', "a=é",
             "a=1234567890123456", "a=(((", 'a="\\n"',
         ):  # fmt: skip
             with self.assertRaises(MalformedMessage, msg=text):
