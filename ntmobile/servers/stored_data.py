@@ -17,6 +17,7 @@ from ntmobile.machines.exchange_desk import ExchangeDesk
 from ntmobile.plugins import find
 from ntmobile.protocols.http_openapi import with_document
 from ntmobile.protocols.http_server import HttpApi
+from ntmobile.protocols.http_tracing import traced
 from ntmobile.protocols.link import Link
 from ntmobile.servers.caches import Caches
 from ntmobile.servers.configuration import CoordinatorConfiguration
@@ -105,7 +106,8 @@ class StoredData:
             reactor,
         )
         title = f"Coordinator of {domain.name}"
-        table, everybody = with_document(web.table(), title, LINES)
+        routes = traced(web.table(), domain.name)
+        table, everybody = with_document(routes, title, LINES)
         api = HttpApi(table, {**web.access(), **everybody}, reactor)
         return cls(domain, store, workers, exchange, prekeys, caches, web, api)
 
