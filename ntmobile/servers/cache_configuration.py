@@ -75,7 +75,7 @@ def load_cache(file: Path) -> CacheConfiguration:
         ),
         largest=limits.integer("object", 1 << 36, low=1 << 16, high=1 << 48),
         connections=limits.integer("connections", 2000, low=1, high=1 << 20),
-        requests=limits.integer("requests", 1000, low=1, high=1 << 20),
+        requests=limits.integer("requests", 250, low=1, high=1 << 20),
         idle=limits.seconds("idle", 86400.0, low=60, high=30 * 86400),
         lookup=top.plugin("lookup", "dns"),
         storage=top.plugin("storage", "files"),

@@ -153,7 +153,7 @@ items = 100000
 [limits]
 object = 68719476736
 connections = 2000
-requests = 1000
+requests = 250
 idle = 86400
 
 # How the coordinators of destinations are found: "dns", or "static" with a table.

@@ -41,7 +41,10 @@ LINES: Final = {
     ACCOUNT_SERVER: "mutual TLS, certificate of the role as",
 }
 #: Requests of one device at once, as a multiple of those in a second.
-_BURST: Final = 4
+_BURST: Final = 8
+#: Nonces of one device that are remembered, as a multiple of the same: those of 400 s, for a
+#: signature's time may be 300 s off, and they are forgotten by the minute.
+_NONCES: Final = 400
 
 
 @frozen
@@ -69,12 +72,13 @@ class CacheAccess:
     trust: TrustStore
     clock: IReactorTime
     unix_time: Callable[[], float]
-    requests: int = 1000
-    _nonces: NonceMemory = field(factory=NonceMemory, init=False)
+    requests: int = 250
+    _nonces: NonceMemory = field(init=False)
     _limiter: RateLimiter = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._limiter = RateLimiter(self.requests, self.requests * _BURST, capacity=100_000)
+        self._nonces = NonceMemory(per_key=self.requests * (_NONCES + _BURST))
 
     def table(self) -> dict[str, Access]:
         """By the names in the routes."""

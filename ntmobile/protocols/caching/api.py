@@ -54,7 +54,7 @@ class Cache:
         unix_time: Callable[[], float],
         offload: Offload,
         largest: int = 1 << 40,
-        requests: int = 1000,
+        requests: int = 250,
     ) -> None:
         self.tokens = TokenTable()
         self.access = CacheAccess(

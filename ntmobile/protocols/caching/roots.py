@@ -14,8 +14,8 @@ from ntmobile.interfaces import ICacheStorage
 from ntmobile.machines.exchange.objects import SEALED_CHUNK, SEALED_PART, ObjectHeader, ObjectRoot
 from ntmobile.wire.messages.exchange import Manifest
 
-#: Chunk hashes of so many parts are kept, 2 KiB each: those of 32 GiB.
-PARTS: Final = 8192
+#: Chunk hashes of so many parts are kept, 2 KiB each: those of 16 GiB.
+PARTS: Final = 4096
 #: Objects that are remembered to be right.
 RIGHT: Final = 10_000
 
