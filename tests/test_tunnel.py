@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.machines.constants import INNER_MTU, NARROW_MTU, NARROW_PAYLOAD, QUEUE
 from ntmobile.machines.tunnel import unknown_hint
-from ntmobile.machines.tunnel_effects import Established, RoundTrip
+from ntmobile.machines.tunnel_effects import Doubted, Established, RoundTrip
 from ntmobile.wire.headers import Flag, Header, Kind
 from ntmobile.wire.messages.realtime import Purpose
 from tests.tunnels import HIGH, Internet, Nat, Node, certified, packet
@@ -325,6 +325,26 @@ class NarrowTests(TunnelCase):
             b.send(b"small")
             net.run(0.1)
         self.assertEqual(NARROW_MTU, a.open.active and a.open.active.mtu)
+
+
+class OneWayTests(TunnelCase):
+    """Datagrams of one side are lost, those of the other arrive."""
+
+    def test_noticed(self) -> None:
+        """Who is heard no more learns so from the correspondent's challenges, not from silence."""
+        for deaf in (0, 1):
+            self.setUp()
+            self.establish()
+            self.net.run(1.0)
+            lost, heard = (self.b, self.a) if deaf else (self.a, self.b)
+            self.net.blocked.add((lost.address[0], heard.address[0]))
+            began = self.net.now
+            for _ in range(30):
+                lost.send(b"lost")
+                heard.send(b"arrives")
+                self.net.run(0.1)
+            doubted = [at for at, effect in lost.events if isinstance(effect, Doubted)]
+            self.assertLess(doubted[0], began + 2.0)
 
 
 class EndingTests(TunnelCase):

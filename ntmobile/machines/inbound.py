@@ -147,7 +147,8 @@ class Inbound:
         path.heard = session.heard = self._liveness.heard = now
         if session.used is None:
             session.used = now
-        self._liveness.unanswered = None
+        if path is self._paths.active:  # what comes another way says nothing of this one
+            self._liveness.unanswered = None
         epoch.proven = True
 
     def _take(self, octets: int, now: float) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 from ntmobile.errors import MalformedMessage
 from ntmobile.machines.association import Association
 from ntmobile.machines.candidates import offered
+from ntmobile.machines.constants import SETTLE
 from ntmobile.machines.paths import Path, PathState
 from ntmobile.machines.tunnel_effects import RoundTrip
 from ntmobile.wire.codec import Message, decode
@@ -59,6 +60,7 @@ class Control:
             if message.answer:
                 self._echoed(path, message.answer, now)
             association.tell(path, association.probing.answer(path, message.token, now), now)
+            self._doubted(path, now)
         elif isinstance(message, PathResponse):
             self._echoed(path, message.token, now)
         elif isinstance(message, PathOffer):
@@ -83,6 +85,12 @@ class Control:
         if anew:
             path.pmtu.search(self._association.mtu, now)
             self._association.offer(path, now)
+
+    def _doubted(self, path: Path, now: float) -> None:
+        """The correspondent asks whether the active path works: perhaps it hears nothing of us."""
+        recent = path.proven is not None and now < path.proven + SETTLE
+        if path is self._association.paths.active and path.due is None and not recent:
+            path.begin(now)
 
     def _offered(self, message: PathOffer, path: Path, now: float) -> None:
         """New addresses of the correspondent; newest offer wins, and R17 holds for it too."""
