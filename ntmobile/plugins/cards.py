@@ -160,7 +160,7 @@ class Board:
         message = plain(newest.message, BODY - 40) if self.messages else ""
         if slot == MANY:
             title = "Many devices have something for this one"
-            return Card(slot, title, f"{count} items of {len(self._crowd)} devices: ntm inbox")
+            return Card(slot, title, f"{count} items of {len(self._crowd)} devices")
         if slot == CALLS:
             return Card(slot, "Somebody wants to reach this device", sender, urgent=True)
         if not sender:
@@ -173,4 +173,4 @@ class Board:
             body = f"{count} items; the last one: {message}" if message else f"{count} items"
         else:
             body = message or "An item"
-        return Card(slot, title, body if message else f"{body}: ntm inbox")
+        return Card(slot, title, body)
