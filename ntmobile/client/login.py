@@ -59,6 +59,7 @@ class LoginResult:
     :ivar certificate: the device's new one. :ivar trust: whom the device trusts now.
     :ivar time_offset: AS's time less this device's wall clock, seconds (R12).
     :ivar version: of the user's device list (R5). :ivar identity: as it is on the disk now.
+    :ivar token: for cache servers: token and client-CS key (R28); None if the AS gave none.
     """
 
     index: bytes
@@ -70,6 +71,7 @@ class LoginResult:
     time_offset: float
     version: int
     identity: DeviceIdentity
+    token: tuple[bytes, bytes] | None = field(default=None, repr=False)
 
 
 @frozen
@@ -192,6 +194,7 @@ async def log_in(
         offset,
         answer.response.version,
         identity,
+        answer.response.token,
     )
 
 

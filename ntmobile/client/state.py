@@ -9,6 +9,7 @@
     DIR/pins.db     the identities of correspondents
     DIR/known.json  the addresses that programs know correspondents by
     DIR/port        the UDP port of the last agent
+    DIR/exchange.db keys and state of stored data
 """
 
 from __future__ import annotations

@@ -99,6 +99,7 @@ class HttpServerAt:
     :param name: of the server, for people.
     :param places: its numeric addresses and ports. :param tls: verifies who it is.
     :param timeout: seconds for one request, connecting included.
+    :param most: bytes of an answer.
     """
 
     def __init__(
@@ -108,8 +109,10 @@ class HttpServerAt:
         places: Sequence[tuple[str, int]],
         tls: IOpenSSLClientConnectionCreator,
         timeout: float,
+        most: int = ANSWER,
     ) -> None:
         self._reactor = reactor
+        self._most = most
         self._name = name
         self._places = list(places)
         self._timeout = timeout
@@ -151,7 +154,7 @@ class HttpServerAt:
             Headers({name: [value] for name, value in headers.items()}),
             _Octets(body) if body else None,
         )
-        gathered = _Body(ANSWER)
+        gathered = _Body(self._most)
         response.deliverBody(gathered)
         return response.code, await gathered.done
 

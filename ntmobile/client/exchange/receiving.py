@@ -1,0 +1,197 @@
+"""The receiver's side: pre-keys, keys, items, confirmations (figures 3 and 4)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from twisted.logger import Logger
+
+from ntmobile.client.exchange.asking import SignedServer
+from ntmobile.client.exchange.device import Device
+from ntmobile.client.exchange.items import Item
+from ntmobile.errors import (
+    AlreadyExists,
+    AuthenticationError,
+    NoSuchItem,
+    NTMobileError,
+    StorageFailed,
+)
+from ntmobile.machines.exchange import xwing
+from ntmobile.machines.exchange.chunks import ChunkOpener
+from ntmobile.machines.exchange.confirmations import sign_confirmation
+from ntmobile.machines.exchange.keyring import OpenedKey
+from ntmobile.machines.exchange.manifests import open_details, verify_manifest
+from ntmobile.machines.exchange.objects import PART, ObjectHeader
+from ntmobile.machines.exchange.prekeys import PreKeyRing, sign_prekey
+from ntmobile.machines.exchange.shared_keys import open_key
+from ntmobile.wire import names
+from ntmobile.wire.messages.exchange import (
+    CacheEntry,
+    CacheListDownloadResponse,
+    EncryptedDataDownloadResponse,
+    EncryptionKeyDownloadResponse,
+    PreKeyUploadRequest,
+    TemporalKeyDownloadResponse,
+)
+
+log = Logger()
+
+
+def _ring(device: Device) -> PreKeyRing:
+    return device.store.prekeys(device.session().identity.keys.xwing_seed)
+
+
+async def publish(device: Device) -> None:
+    """Make a pre-key where one is due; its secret is stored first (R31)."""
+    ring, signer, now = _ring(device), device.signer, device.now()
+    if ring.due(now):
+        device.store.keep_prekey(ring.secrets[ring.rotate(signer, now).number])
+    for number in device.store.unpublished():
+        secret = ring.secrets[number]
+        public = xwing.public_bytes(secret.seed)
+        key = sign_prekey(signer, number, public, secret.expires)
+        async with device.coordinator() as home:
+            await home.ask("POST", "/v1/prekeys", PreKeyUploadRequest(home.info, (key,)))
+        device.store.published(number)
+    async with device.coordinator() as home:
+        waits = any(each.kind == "key" for each in await _entries(home, None))
+    # A secret that a key might still need stays, for as long as anything can wait.
+    device.store.erase_prekeys(ring.erase(0.0 if waits else now, now))
+
+
+async def inbox(device: Device, application: str) -> list[Item]:
+    """Open the keys that wait, then the details of the objects (R29)."""
+    items = []
+    async with device.coordinator() as home:
+        entries = await _entries(home, application)
+        for entry in sorted(entries, key=lambda each: each.kind == "data"):
+            try:
+                if entry.kind == "key":
+                    await _open_key(device, home, entry)
+                elif not device.store.has_received(entry.sender, entry.identifier[:16]):
+                    items.append(await _item(device, entry))
+            except NTMobileError as problem:
+                log.warn(
+                    "what waits from {sender} is not shown: {problem}",
+                    sender=entry.sender,
+                    problem=str(problem),
+                )
+    return items
+
+
+async def _entries(home: SignedServer, application: str | None) -> list[CacheEntry]:
+    """What waits for an application, or None: for all of them."""
+    found: list[CacheEntry] = []
+    target = "/v1/caches" if application is None else f"/v1/caches?application={application}"
+    base = target + ("?" if application is None else "&")
+    while True:
+        answer = await home.document(CacheListDownloadResponse, "GET", target)
+        found += [each for each in answer.entries if application in (None, each.application)]
+        if not answer.more or not answer.entries:
+            return found
+        target = f"{base}after={answer.entries[-1].identifier.hex()}"
+
+
+def _cache(entry: CacheEntry) -> tuple[str, list[tuple[str, int]]]:
+    """Name and addresses of a CS, which must be one of the sender's domain."""
+    if not names.is_within(entry.cache, names.domain_of(entry.sender)):
+        raise AuthenticationError(f"{entry.cache} is no cache server of {entry.sender}")
+    return entry.cache, [each.pair() for each in entry.endpoints]
+
+
+async def _open_key(device: Device, home: SignedServer, entry: CacheEntry) -> None:
+    """Figure 3, CN's half; both servers forget it only when it is stored here."""
+    if (entry.sender, entry.identifier) not in device.store.keys().opened:
+        async with device.cache(*_cache(entry)) as cache:
+            target = f"/v1/keys/{entry.identifier.hex()}"
+            found = await cache.document(EncryptionKeyDownloadResponse, "GET", target)
+        sealed = found.key
+        if (sealed.sender, sealed.identifier) != (entry.sender, entry.identifier):
+            raise AuthenticationError(f"{entry.cache} gave another key than was announced")
+        pin = await device.pin(sealed.certificate, sealed.sender)
+        path = f"/v1/temporal-keys/{sealed.temporal.hex()}"
+        temporal = await home.document(TemporalKeyDownloadResponse, "GET", path)
+        if temporal.sender != sealed.sender:
+            raise AuthenticationError(f"a temporal key of {temporal.sender}, not {sealed.sender}")
+        key = open_key(
+            sealed,
+            pin=pin,
+            receiver=home.info.fqdn,
+            temporal=temporal.key,
+            private=_ring(device).private(sealed.prekey),
+            now=device.now(),
+        )
+        device.store.keep_opened(OpenedKey.of(sealed, key))
+        await home.ask("DELETE", path)
+    await home.ask("DELETE", f"/v1/caches/{entry.identifier.hex()}")
+
+
+async def _item(device: Device, entry: CacheEntry) -> Item:
+    async with device.cache(*_cache(entry)) as cache:
+        target = f"/v1/objects/{entry.identifier[:16].hex()}"
+        found = await cache.document(EncryptedDataDownloadResponse, "GET", target)
+        receiver = cache.info.fqdn
+    pin = await device.pin(found.manifest.certificate, entry.sender)
+    manifest = verify_manifest(found.manifest, pin=pin, now=device.now(), receiver=receiver)
+    announced = entry.sender, entry.identifier[:16], entry.root, entry.application
+    if announced != (manifest.sender, manifest.object, manifest.root, manifest.application):
+        raise AuthenticationError(f"{entry.cache} gave another item than was announced")
+    return Item(entry, manifest, open_details(manifest, device.store.keys().key_for(manifest)))
+
+
+async def fetch(device: Device, item: Item, into: Path) -> None:
+    """Download part by part into a private file beside the target, which it becomes in the end."""
+    into = into.absolute()
+    _check_new(device, item, into)
+    manifest = item.manifest
+    key = device.store.keys().key_for(manifest)
+    part = into.parent / f".{item.object.hex()}.part"
+    known = device.store.download(item.sender, item.object)
+    hashes = known[1] if known is not None and known[0] == part else b""
+    header, length = ObjectHeader.parse(manifest.header), item.details.length
+    opener = ChunkOpener(key, header, length, manifest.root, hashes)
+    kept = min(opener.next_part * PART, length)
+    if hashes and (not part.exists() or part.stat().st_size < kept):
+        opener, kept = ChunkOpener(key, header, length, manifest.root), 0
+    try:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "r+b") as stream:
+            os.fchmod(descriptor, 0o600)
+            stream.truncate(kept)
+            stream.seek(0, os.SEEK_END)
+            async with device.cache(*_cache(item.entry)) as cache:
+                while opener.next_part < header.parts:
+                    target = f"/v1/objects/{item.object.hex()}/parts/{opener.next_part}"
+                    stream.write(opener.open_part(await cache.ask("GET", target)))
+                    stream.flush()
+                    os.fsync(descriptor)
+                    device.store.keep_download(item.sender, item.object, part, bytes(opener.hashes))
+    except OSError as problem:
+        raise StorageFailed(f"{part}: cannot be written: {problem.strerror}") from None
+    try:
+        opener.finish()
+    except AuthenticationError:
+        device.store.forget_download(item.sender, item.object)
+        part.unlink(missing_ok=True)
+        raise
+    _check_new(device, item, into)
+    device.store.deliver(item.sender, item.object, manifest.expires, part, into)
+
+
+def _check_new(device: Device, item: Item, into: Path) -> None:
+    if device.store.has_received(item.sender, item.object):
+        raise AlreadyExists(f"an item from {item.sender} was delivered before")
+    if into.exists():
+        raise AlreadyExists(f"{into}: exists already; choose another name")
+
+
+async def confirm(device: Device, item: Item) -> None:
+    """Sign, tell the CS, and have the DC forget the entry."""
+    if not device.store.has_received(item.sender, item.object):
+        raise NoSuchItem("an item is confirmed when it was fetched, not sooner")
+    async with device.cache(*_cache(item.entry)) as cache:
+        confirmation = sign_confirmation(device.signer, item.manifest, cache.info)
+        await cache.ask("POST", f"/v1/objects/{item.object.hex()}/confirm", confirmation)
+    async with device.coordinator() as home:
+        await home.ask("DELETE", f"/v1/caches/{item.entry.identifier.hex()}")

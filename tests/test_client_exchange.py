@@ -1,0 +1,238 @@
+"""The client's side of stored data, through real servers of two domains."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from attrs import define, evolve
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+
+from ntmobile.client.exchange import Exchange, ExchangeStore, Session
+from ntmobile.client.exchange.asking import SignedServer
+from ntmobile.client.exchange.store import EXCHANGE
+from ntmobile.client.identity import DeviceIdentity
+from ntmobile.client.login import log_in
+from ntmobile.client.pins import PinStore
+from ntmobile.client.state import PINS
+from ntmobile.errors import (
+    AlreadyExists,
+    ContentChanged,
+    NoSuchItem,
+    Unreachable,
+    UntrustedIdentity,
+)
+from ntmobile.servers.cache import CacheService
+from ntmobile.servers.cache_configuration import load_cache
+from tests.platforms import (
+    DC1,
+    DC2,
+    HOST,
+    Platform,
+    PlatformTestCase,
+    coordinators,
+    free_port,
+    make_realm,
+    realm_ports,
+)
+
+TEXT = b"nobody between the two reads this. " * 150000  # two parts
+
+
+@define(eq=False)
+class Client:
+    """A device with its exchange."""
+
+    fqdn: str
+    state: Path
+    session: Session
+    pins: PinStore
+    store: ExchangeStore
+    exchange: Exchange
+
+    def again(self) -> None:
+        """Start anew from the state directory."""
+        self.store.close()
+        self.store = ExchangeStore(self.state)
+        self.exchange = Exchange(reactor, lambda: self.session, self.store, self.pins)
+
+
+class ClientExchangeTests(PlatformTestCase):
+    """Alice's phone sends to Bob's laptop of another domain, which is off."""
+
+    async def start(self) -> tuple[Client, Client]:
+        """All servers, and both devices, logged in; the laptop has published its pre-key."""
+        ours, port = realm_ports(), free_port()
+        users = (f"alice@{DC1}", f"bob@{DC2}")
+        platform = make_realm(self.place(), "ntm.example", users, "", ours)
+        platform.realm.add_cache("cs1", DC1, [HOST], port)
+        file = platform.directory / "caches" / "cs1.toml"
+        text = file.read_text(encoding="utf-8")
+        table = coordinators("ntm.example", ours)
+        static = f'[lookup]\nplugin = "static"\n[lookup.coordinators]\n{table}'
+        file.write_text(text.replace('[lookup]\nplugin = "dns"\n', static), encoding="utf-8")
+        cache = CacheService(load_cache(file), reactor)
+        cache.startService()
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.stop(cache)))
+        await self.run_platform(platform)
+        phone = await self.client(platform, f"alice@{DC1}", "phone")
+        laptop = await self.client(platform, f"bob@{DC2}", "laptop")
+        caches = platform.services["dc1"].stored_data.caches
+        await self.eventually(lambda: len(caches) == 1, "the cache server registered")
+        found = platform.services["dc2"].domain.clients.find(laptop.fqdn)
+        found.policy = evolve(found.policy, allow=("*.alice.dc1.ntm.example",))
+        push = platform.services["as"].tokens
+        last = platform.services["as"].store.last_token_change
+        await self.eventually(
+            lambda: (
+                bool(push.conversations)
+                and all(each.known == last() for each in push.conversations)
+            ),
+            "the cache server knows the tokens",
+        )
+        await laptop.exchange.publish()
+        return phone, laptop
+
+    async def stop(self, cache: Any) -> None:
+        """End the cache server."""
+        await cache.stopService()
+
+    async def client(self, platform: Platform, account: str, device: str) -> Client:
+        """Enrol a device and log in."""
+        state = await platform.enroll(account, device)
+        identity = DeviceIdentity.load(state)
+        places = [(HOST, platform.ports[account.partition("@")[2].partition(".")[0]])]
+        session = Session.of(await log_in(reactor, identity, places), places)
+        pins, store = PinStore(state / PINS), ExchangeStore(state)
+        exchange = Exchange(reactor, lambda: session, store, pins)
+        client = Client(identity.fqdn, state, session, pins, store, exchange)
+        self.addCleanup(lambda: client.store.close())
+        self.addCleanup(pins.close)
+        return client
+
+    def letter(self, text: bytes = TEXT) -> Path:
+        """A file to send."""
+        file = Path(self.mktemp()).resolve()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(text)
+        return file
+
+    def cut(self, method: str, after: int) -> None:
+        """Have the connection break at this request of that method for a part, once."""
+        real, seen = SignedServer.ask, 0
+
+        async def ask(server: SignedServer, verb: str, target: str, body: Any = b"") -> bytes:
+            nonlocal seen
+            if verb == method and "/parts/" in target:
+                seen += 1
+                if seen == after:
+                    raise Unreachable("the connection was cut")
+            return await real(server, verb, target, body)
+
+        self.patch(SignedServer, "ask", ask)
+
+    async def test_through(self) -> None:
+        """Sent, listed, fetched, confirmed; the sender sees that; nothing is shown again (R32)."""
+        phone, laptop = await self.start()
+        source = self.letter()
+        sent = await phone.exchange.send(
+            [laptop.fqdn], source, application="mail", name="letter", note="hello", message="mail"
+        )
+        (status,) = await phone.exchange.status(sent)
+        self.assertEqual((status.destination, status.state), (laptop.fqdn, "waiting"))
+        self.assertEqual(await laptop.exchange.inbox("other"), [])
+        (item,) = await laptop.exchange.inbox("mail")
+        self.assertEqual((item.sender, item.object), (phone.fqdn, sent))
+        self.assertEqual((item.details.name, item.details.note), ("letter", "hello"))
+        self.assertEqual((item.details.length, item.entry.message), (len(TEXT), "mail"))
+        await self.assertRaises_(NoSuchItem, laptop.exchange.confirm(item))
+        target = self.letter().with_suffix(".new")
+        await laptop.exchange.fetch(item, target)
+        self.assertEqual(target.read_bytes(), TEXT)
+        laptop.again()
+        self.assertEqual(await laptop.exchange.inbox("mail"), [])
+        again = target.with_suffix(".again")
+        await self.assertRaises_(AlreadyExists, laptop.exchange.fetch(item, again))
+        await laptop.exchange.confirm(item)
+        (status,) = await phone.exchange.status(sent)
+        self.assertEqual(status.state, "confirmed")
+        self.assertEqual([each.state for each in phone.exchange.outgoing()], ["confirmed"])
+
+    async def test_second_item_shares_the_key(self) -> None:
+        """R31: a second item goes under the same shared key, also after a restart."""
+        phone, laptop = await self.start()
+        for name in ("one", "two"):
+            file = self.letter(name.encode())
+            await phone.exchange.send([laptop.fqdn], file, application="mail", name=name)
+            phone.again()
+        items = await laptop.exchange.inbox("mail")
+        self.assertEqual([each.details.name for each in items], ["one", "two"])
+        self.assertEqual(len({each.manifest.key for each in items}), 1)
+        (shared,) = phone.store.keys().own.values()
+        self.assertEqual(shared.items, 2)
+
+    async def test_cut(self) -> None:
+        """R30: after a cut and a restart, upload and download go on with the next part."""
+        phone, laptop = await self.start()
+        self.cut("PUT", 2)
+        sending = phone.exchange.send([laptop.fqdn], self.letter(), application="mail")
+        await self.assertRaises_(Unreachable, sending)
+        phone.again()
+        (outgoing,) = phone.exchange.outgoing()
+        self.assertEqual(outgoing.state, "uploading")
+        await phone.exchange.resume(outgoing.object)
+        (item,) = await laptop.exchange.inbox("mail")
+        target = self.letter().with_suffix(".new")
+        self.cut("GET", 2)
+        await self.assertRaises_(Unreachable, laptop.exchange.fetch(item, target))
+        self.assertFalse(target.exists())
+        (part,) = target.parent.glob(f".{item.object.hex()}.part")
+        self.assertEqual(part.stat().st_mode & 0o077, 0)
+        laptop.again()
+        await laptop.exchange.fetch(item, target)
+        self.assertEqual(target.read_bytes(), TEXT)
+
+    async def test_changed_file(self) -> None:
+        """R30: a file that changed since it was announced is not sent under the same key."""
+        phone, laptop = await self.start()
+        self.cut("PUT", 1)
+        source = self.letter()
+        sending = phone.exchange.send([laptop.fqdn], source, application="mail")
+        await self.assertRaises_(Unreachable, sending)
+        source.write_bytes(TEXT[::-1])
+        (outgoing,) = phone.exchange.outgoing()
+        await self.assertRaises_(ContentChanged, phone.exchange.resume(outgoing.object))
+
+    async def test_another_identity(self) -> None:
+        """R29: nothing goes to, or is shown from, a device with another identity than pinned."""
+        phone, laptop = await self.start()
+        file = self.letter(b"short")
+        await phone.exchange.send([laptop.fqdn], file, application="mail")
+        other = evolve(phone.session.identity.certificate, identity=os.urandom(32))
+        laptop.pins.check(other)
+        self.assertEqual(await laptop.exchange.inbox("mail"), [])
+        self.assertEqual(laptop.store.keys().opened, {})
+        laptop.pins.trust(phone.fqdn)
+        self.assertEqual(len(await laptop.exchange.inbox("mail")), 1)
+        certificate = laptop.session.identity.certificate
+        phone.pins.check(phone.session.identity.certificate)
+        stranger = PinStore(phone.state / "other.db")
+        self.addCleanup(stranger.close)
+        stranger.check(evolve(certificate, identity=os.urandom(32)))
+        exchange = Exchange(reactor, lambda: phone.session, phone.store, stranger)
+        sending = exchange.send([laptop.fqdn], file, application="mail")
+        await self.assertRaises_(UntrustedIdentity, sending)
+
+    async def test_private(self) -> None:
+        """R6: what holds keys can be read by nobody else, whatever the umask."""
+        self.addCleanup(os.umask, os.umask(0))
+        phone, laptop = await self.start()
+        await phone.exchange.send([laptop.fqdn], self.letter(b""), application="mail")
+        await laptop.exchange.inbox("mail")
+        for client in (phone, laptop):
+            files = list(client.state.glob(f"{EXCHANGE}*"))
+            self.assertTrue(files)
+            for file in files:
+                self.assertEqual(file.stat().st_mode & 0o077, 0, file)

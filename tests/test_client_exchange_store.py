@@ -1,0 +1,86 @@
+"""What the client keeps of stored data survives its end at any moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from ntmobile.client.exchange import ExchangeStore, Outgoing
+from ntmobile.errors import ConfigurationError, StorageFailed
+from ntmobile.machines.exchange.prekeys import PreKeySecret
+
+SENDER, OBJECT = "phone.alice.dc1.ntm.example", bytes(16)
+
+
+class ExchangeStoreTests(SynchronousTestCase):
+    """The file in the state directory."""
+
+    def setUp(self) -> None:
+        """A store in a directory of its own."""
+        self.place = Path(self.mktemp()).resolve()
+        self.store = self.open()
+
+    def open(self) -> ExchangeStore:
+        """Open it, as after a restart."""
+        store = ExchangeStore(self.place)
+        self.addCleanup(store.close)
+        return store
+
+    def test_delivered_at_next_start(self) -> None:
+        """R32: what ends between the transaction and the rename is delivered at the next start."""
+        part, target = self.place / ".part", self.place / "letter"
+        part.write_bytes(b"text")
+        cut = self.patch(ExchangeStore, "_deliver", lambda store: None)
+        self.store.keep_download(SENDER, OBJECT, part, b"")
+        self.store.deliver(SENDER, OBJECT, 100, part, target)
+        self.assertFalse(target.exists())
+        cut.restore()
+        again = self.open()
+        self.assertEqual(target.read_bytes(), b"text")
+        self.assertTrue(again.has_received(SENDER, OBJECT))
+        self.assertIsNone(again.download(SENDER, OBJECT))
+
+    def test_delivered_once(self) -> None:
+        """R32: the same object of the same sender cannot be delivered a second time."""
+        for name in ("one", "two"):
+            (self.place / name).write_bytes(b"text")
+        target = self.place / "letter"
+        self.store.deliver(SENDER, OBJECT, 100, self.place / "one", target)
+        with self.assertRaises(StorageFailed):
+            self.store.deliver(SENDER, OBJECT, 100, self.place / "two", self.place / "again")
+        self.assertFalse((self.place / "again").exists())
+
+    def test_forgotten_after_its_expiry(self) -> None:
+        """R32: what was delivered is remembered until its signed expiry, and no longer."""
+        (self.place / "one").write_bytes(b"text")
+        self.store.deliver(SENDER, OBJECT, 100, self.place / "one", self.place / "letter")
+        self.store.forget(100)
+        self.assertTrue(self.store.has_received(SENDER, OBJECT))
+        self.store.forget(101)
+        self.assertFalse(self.store.has_received(SENDER, OBJECT))
+
+    def test_prekeys(self) -> None:
+        """R31: a pre-key's secret is there until it is erased, and known as unpublished."""
+        self.store.keep_prekey(PreKeySecret(7, bytes(32), 1.0, 2))
+        again = self.open()
+        self.assertEqual(list(again.prekeys(bytes(32)).secrets), [7])
+        self.assertEqual(again.unpublished(), [7])
+        again.published(7)
+        self.assertEqual(again.unpublished(), [])
+        again.erase_prekeys((7,))
+        self.assertEqual(again.prekeys(bytes(32)).secrets, {})
+
+    def test_outgoing(self) -> None:
+        """What is to be sent is there after a restart, with all that is needed to go on."""
+        sent = Outgoing(OBJECT, b"manifest", "/a/file", 5, b"hashes", "cs1.dc1", "uploading")
+        self.store.keep_outgoing(sent)
+        self.assertEqual(self.open().outgoing(), [sent])
+
+    def test_damaged(self) -> None:
+        """A file that is no database is said to be so."""
+        place = Path(self.mktemp())
+        place.mkdir()
+        (place / "exchange.db").write_bytes(b"not a database, but something else" * 99)
+        with self.assertRaises(ConfigurationError):
+            ExchangeStore(place)
