@@ -194,6 +194,17 @@ class ClientExchangeTests(PlatformTestCase):
         await laptop.exchange.fetch(item, target)
         self.assertEqual(target.read_bytes(), TEXT)
 
+    async def test_fetched_by_two(self) -> None:
+        """R32: of two who fetch the same item at once, one gets it."""
+        phone, laptop = await self.start()
+        await phone.exchange.send([laptop.fqdn], self.letter(), application="mail")
+        (item,) = await laptop.exchange.inbox("mail")
+        target = self.letter().with_suffix(".new")
+        fetching = Deferred.fromCoroutine(laptop.exchange.fetch(item, target))
+        await self.assertRaises_(AlreadyExists, laptop.exchange.fetch(item, target))
+        await fetching
+        self.assertEqual(target.read_bytes(), TEXT)
+
     async def test_changed_file(self) -> None:
         """R30: a file that changed since it was announced is not sent under the same key."""
         phone, laptop = await self.start()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 from twisted.logger import Logger
 
@@ -147,36 +149,64 @@ async def fetch(device: Device, item: Item, into: Path) -> None:
     manifest = item.manifest
     key = device.store.keys().key_for(manifest)
     part = into.parent / f".{item.object.hex()}.part"
-    known = device.store.download(item.sender, item.object)
-    hashes = known[1] if known is not None and known[0] == part else b""
-    header, length = ObjectHeader.parse(manifest.header), item.details.length
-    opener = ChunkOpener(key, header, length, manifest.root, hashes)
-    kept = min(opener.next_part * PART, length)
-    if hashes and (not part.exists() or part.stat().st_size < kept):
-        opener, kept = ChunkOpener(key, header, length, manifest.root), 0
     try:
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "r+b") as stream:
-            os.fchmod(descriptor, 0o600)
-            stream.truncate(kept)
-            stream.seek(0, os.SEEK_END)
-            async with device.cache(*_cache(item.entry)) as cache:
-                while opener.next_part < header.parts:
-                    target = f"/v1/objects/{item.object.hex()}/parts/{opener.next_part}"
-                    stream.write(opener.open_part(await cache.ask("GET", target)))
-                    stream.flush()
-                    os.fsync(descriptor)
-                    device.store.keep_download(item.sender, item.object, part, bytes(opener.hashes))
+            _lock(descriptor, item)
+            _check_new(device, item, into)
+            opener = _opener(device, item, key, part, os.fstat(descriptor).st_size)
+            await _download(device, item, part, stream, opener)
+            _finish(device, item, part, opener)
+            _check_new(device, item, into)
+            device.store.deliver(item.sender, item.object, manifest.expires, part, into)
     except OSError as problem:
         raise StorageFailed(f"{part}: cannot be written: {problem.strerror}") from None
+
+
+def _lock(descriptor: int, item: Item) -> None:
+    """Two downloads at a time would spoil each other's file."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise AlreadyExists(f"an item from {item.sender} is being fetched already") from None
+
+
+def _opener(device: Device, item: Item, key: bytes, part: Path, size: int) -> ChunkOpener:
+    """Goes on where a former attempt was, if its file has ``size`` bytes enough."""
+    header, length = ObjectHeader.parse(item.manifest.header), item.details.length
+    known = device.store.download(item.sender, item.object)
+    if known is not None and known[0] == part:
+        opener = ChunkOpener(key, header, length, item.manifest.root, known[1])
+        if size >= _kept(item, opener):
+            return opener
+    return ChunkOpener(key, header, length, item.manifest.root)
+
+
+def _kept(item: Item, opener: ChunkOpener) -> int:
+    return min(opener.next_part * PART, item.details.length)
+
+
+async def _download(
+    device: Device, item: Item, part: Path, stream: BinaryIO, opener: ChunkOpener
+) -> None:
+    stream.truncate(_kept(item, opener))
+    stream.seek(0, os.SEEK_END)
+    async with device.cache(*_cache(item.entry)) as cache:
+        while opener.next_part < opener.header.parts:
+            target = f"/v1/objects/{item.object.hex()}/parts/{opener.next_part}"
+            stream.write(opener.open_part(await cache.ask("GET", target)))
+            stream.flush()
+            os.fsync(stream.fileno())
+            device.store.keep_download(item.sender, item.object, part, bytes(opener.hashes))
+
+
+def _finish(device: Device, item: Item, part: Path, opener: ChunkOpener) -> None:
     try:
         opener.finish()
     except AuthenticationError:
         device.store.forget_download(item.sender, item.object)
         part.unlink(missing_ok=True)
         raise
-    _check_new(device, item, into)
-    device.store.deliver(item.sender, item.object, manifest.expires, part, into)
 
 
 def _check_new(device: Device, item: Item, into: Path) -> None:
