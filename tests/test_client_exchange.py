@@ -62,15 +62,25 @@ class Client:
 class ClientExchangeTests(PlatformTestCase):
     """Alice's phone sends to Bob's laptop of another domain, which is off."""
 
-    async def start(self) -> tuple[Client, Client]:
-        """All servers, and both devices, logged in; the laptop has published its pre-key."""
-        ours, port = realm_ports(), free_port()
+    async def start(self, other: str = "ntm.example") -> tuple[Client, Client]:
+        """All servers, and both devices, logged in; the laptop has published its pre-key.
+
+        :param other: the laptop's realm.
+        """
+        ours, theirs, port = realm_ports(), realm_ports(), free_port()
         users = (f"alice@{DC1}", f"bob@{DC2}")
-        platform = make_realm(self.place(), "ntm.example", users, "", ours)
+        home = table = coordinators("ntm.example", ours)
+        abroad = coordinators(other, theirs) if other != "ntm.example" else ""
+        table += abroad
+        second = platform = make_realm(self.place(), "ntm.example", users, abroad, ours)
+        if abroad:
+            second = make_realm(self.place(), other, (f"bob@dc2.{other}",), home, theirs)
+            platform.realm.trust(other, second.directory / "ca.pem")
+            second.realm.trust("ntm.example", platform.directory / "ca.pem")
+            await self.run_platform(second)
         platform.realm.add_cache("cs1", DC1, [HOST], port)
         file = platform.directory / "caches" / "cs1.toml"
         text = file.read_text(encoding="utf-8")
-        table = coordinators("ntm.example", ours)
         static = f'[lookup]\nplugin = "static"\n[lookup.coordinators]\n{table}'
         file.write_text(text.replace('[lookup]\nplugin = "dns"\n', static), encoding="utf-8")
         cache = CacheService(load_cache(file), reactor)
@@ -78,10 +88,10 @@ class ClientExchangeTests(PlatformTestCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(self.stop(cache)))
         await self.run_platform(platform)
         phone = await self.client(platform, f"alice@{DC1}", "phone")
-        laptop = await self.client(platform, f"bob@{DC2}", "laptop")
+        laptop = await self.client(second, f"bob@dc2.{other}", "laptop")
         caches = platform.services["dc1"].stored_data.caches
         await self.eventually(lambda: len(caches) == 1, "the cache server registered")
-        found = platform.services["dc2"].domain.clients.find(laptop.fqdn)
+        found = second.services["dc2"].domain.clients.find(laptop.fqdn)
         found.policy = evolve(found.policy, allow=("*.alice.dc1.ntm.example",))
         push = platform.services["as"].tokens
         last = platform.services["as"].store.last_token_change
@@ -159,6 +169,18 @@ class ClientExchangeTests(PlatformTestCase):
         (status,) = await phone.exchange.status(sent)
         self.assertEqual(status.state, "confirmed")
         self.assertEqual([each.state for each in phone.exchange.outgoing()], ["confirmed"])
+
+    async def test_other_realm(self) -> None:
+        """R1, R28: a receiver of another realm asks the sender's cache server by certificate."""
+        phone, laptop = await self.start("other.test")
+        sent = await phone.exchange.send([laptop.fqdn], self.letter(b"far"), application="mail")
+        (item,) = await laptop.exchange.inbox("mail")
+        target = self.letter().with_suffix(".new")
+        await laptop.exchange.fetch(item, target)
+        self.assertEqual(target.read_bytes(), b"far")
+        await laptop.exchange.confirm(item)
+        (status,) = await phone.exchange.status(sent)
+        self.assertEqual(status.state, "confirmed")
 
     async def test_second_item_shares_the_key(self) -> None:
         """R31: a second item goes under the same shared key, also after a restart."""
