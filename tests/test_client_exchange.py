@@ -129,19 +129,25 @@ class ClientExchangeTests(PlatformTestCase):
         file.write_bytes(text)
         return file
 
-    def cut(self, method: str, after: int) -> None:
-        """Have the connection break at this request of that method for a part, once."""
+    def cut(self, method: str, after: int) -> list[str]:
+        """Have the connection break at this request of that method for a part, once.
+
+        :return: the numbers of the parts that were asked for with that method, as they come.
+        """
         real, seen = SignedServer.ask, 0
+        asked: list[str] = []
 
         async def ask(server: SignedServer, verb: str, target: str, body: Any = b"") -> bytes:
             nonlocal seen
             if verb == method and "/parts/" in target:
                 seen += 1
+                asked.append(target.rpartition("/")[2])
                 if seen == after:
                     raise Unreachable("the connection was cut")
             return await real(server, verb, target, body)
 
         self.patch(SignedServer, "ask", ask)
+        return asked
 
     async def test_through(self) -> None:
         """Sent, listed, fetched, confirmed; the sender sees that; nothing is shown again (R32)."""
@@ -198,22 +204,24 @@ class ClientExchangeTests(PlatformTestCase):
     async def test_cut(self) -> None:
         """R30: after a cut and a restart, upload and download go on with the next part."""
         phone, laptop = await self.start()
-        self.cut("PUT", 2)
+        put = self.cut("PUT", 2)
         sending = phone.exchange.send([laptop.fqdn], self.letter(), application="mail")
         await self.assertRaises_(Unreachable, sending)
         phone.again()
         (outgoing,) = phone.exchange.outgoing()
         self.assertEqual(outgoing.state, "uploading")
         await phone.exchange.resume(outgoing.object)
+        self.assertEqual(put, ["0", "1", "1"])
         (item,) = await laptop.exchange.inbox("mail")
         target = self.letter().with_suffix(".new")
-        self.cut("GET", 2)
+        got = self.cut("GET", 2)
         await self.assertRaises_(Unreachable, laptop.exchange.fetch(item, target))
         self.assertFalse(target.exists())
         (part,) = target.parent.glob(f".{item.object.hex()}.part")
         self.assertEqual(part.stat().st_mode & 0o077, 0)
         laptop.again()
         await laptop.exchange.fetch(item, target)
+        self.assertEqual(got, ["0", "1", "1"])
         self.assertEqual(target.read_bytes(), TEXT)
 
     async def test_fetched_by_two(self) -> None:
