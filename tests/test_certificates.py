@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -352,6 +352,7 @@ class AlteredTests(SynchronousTestCase):
     @example(SERVER.index(b"ntm.example root") - 1, 0x7F)  # its issuer
     def test_server(self, place: int, change: int) -> None:
         """A server's certificate in which any byte was changed is one error."""
+        assume(place != len(SERVER) - 65)  # as below
         altered = bytearray(SERVER)
         altered[place] ^= change
         verify = REALM.trust().verify_server
@@ -363,7 +364,9 @@ class AlteredTests(SynchronousTestCase):
     def test_bundle(self, which: int, place: int, change: int) -> None:
         """So is a bundle."""
         altered = [bytearray(each) for each in AUTHORITIES]
-        altered[which][place % len(altered[which])] ^= change
+        # How many bits of the signature's last byte do not count is not looked at where they are 0.
+        assume(place != len(altered[which]) - 65)
+        altered[which][place] ^= change
         pem = "".join(ssl.DER_cert_to_PEM_cert(bytes(each)) for each in altered)
         self.assertRaises(CertificateError, Authority.from_pem, None, pem.encode())
 
