@@ -142,6 +142,8 @@ class ReportTests(CommandTestCase):
         self.assertRegex(ran.output, r"\nIPv6 +the coordinator does not see this device in it\n")
         self.assertRegex(ran.output, r"\nUDP +the coordinator answers \(127\.0\.0\.1:\d+\)\n")
         found = await self.ask_json(phone, "netcheck")
+        self.assertIn("receives by", found["datagrams"])
+        self.assertEqual(found["overruns"], 0)
         self.assertEqual((True, False), (found["udp"], found["nat"]))
 
 

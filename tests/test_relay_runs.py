@@ -28,6 +28,7 @@ class Recorder:
     """A transport that keeps what is sent to each address, in order."""
 
     kind = "a list"
+    kernel_drops = 0
 
     def __init__(self) -> None:
         self.sent = 0

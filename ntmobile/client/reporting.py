@@ -106,6 +106,7 @@ class Reporting:
             "ports": {f"ipv{family}": port for family, port in node.traffic.sockets.ports.items()},
             "unsent": dict(node.traffic.sockets.failures),
             "datagrams": node.traffic.sockets.kind,
+            "overruns": node.traffic.sockets.overruns,
         }
 
 

@@ -75,6 +75,11 @@ class ClientSockets:
         return sum((port.dropped for port, _ in self._ports.values()), self._failures.copy())
 
     @property
+    def overruns(self) -> int:
+        """Datagrams that came faster than they were read, and were lost."""
+        return sum(port.kernel_drops for port, _ in self._ports.values())
+
+    @property
     def kind(self) -> str:
         """How datagrams are received and sent, for people."""
         return next((port.kind for port, _ in self._ports.values()), "not open")

@@ -36,6 +36,8 @@ def netcheck(state: Path, as_json: bool) -> None:
     fields.append(("datagrams", found["datagrams"]))
     if found["keepalive"] is not None:
         fields.append(("keep-alive", f"every {found['keepalive']:.0f} s"))
+    if found["overruns"]:
+        fields.append(("not read in time", f"{found['overruns']} datagrams"))
     fields += [
         ("not sent", f"{count} datagrams: {reason}") for reason, count in found["unsent"].items()
     ]

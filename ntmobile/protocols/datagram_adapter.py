@@ -26,6 +26,10 @@ class RunTransport(Protocol):
     :ivar sent: :ivar dropped: counts. :ivar kind: how it receives and sends, for people.
     """
 
+    @property
+    def kernel_drops(self) -> int:
+        """Datagrams that were not read in time, as far as the system tells."""
+
     kind: str
     sent: int
     dropped: Counter[str]
@@ -53,6 +57,7 @@ class AdaptedPort(DatagramProtocol):
 
     noisy = False
     kind = "Twisted's own port"
+    kernel_drops = 0
 
     def __init__(self, receiver: RunReceiver) -> None:
         self._receiver = receiver
