@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from typing import Any
 
 from attrs import evolve
@@ -55,14 +56,14 @@ def part(number: int, size: int = 1000) -> tuple[bytes, bytes]:
     return data[:size], hashlib.sha256(data[:size]).digest()
 
 
-class StorageCases(TestCase):
+class StorageCases(TestCase, ABC):
     """What the tests use. Who inherits them makes the storage."""
 
     timeout = 60
 
+    @abstractmethod
     def make(self, quotas: Quotas, capacity: int) -> Any:
         """A storage that is not opened yet; each time on the same records."""
-        raise NotImplementedError
 
     async def opened(self, quotas: Quotas | None = None, capacity: int = 1 << 20) -> Any:
         """A storage that is open until the test ends."""

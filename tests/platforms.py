@@ -200,10 +200,12 @@ class PlatformTestCase(TestCase):
                 self.fail(f"not within {timeout:g} s: {what}")
             await deferLater(reactor, 0.01, lambda: None)
 
-    async def assertRaises_(self, kind: type[Exception], awaitable: Awaitable[object]) -> Exception:
-        """The exception of that kind that an awaitable raises."""
+    async def assertRaises_(
+        self, kinds: type[Exception] | tuple[type[Exception], ...], awaitable: Awaitable[object]
+    ) -> Exception:
+        """The exception of that kind, or one of those kinds, that an awaitable raises."""
         try:
             await awaitable
-        except kind as problem:
+        except kinds as problem:
             return problem
-        raise self.failureException(f"no {kind.__name__}")
+        raise self.failureException(f"none of {kinds}")

@@ -219,7 +219,7 @@ class RevocationTests(LoginTestCase):
         async def deaf(message: Message, link: Link) -> Message | None:
             return await Deferred()
 
-        self.dc.account_server._handle = deaf  # type: ignore[method-assign]  # hears, says nothing
+        self.patch(self.dc.account_server, "_handle", deaf)
         link = self.dc.account_server.link
         assert link is not None
         link._handler = deaf

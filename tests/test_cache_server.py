@@ -6,6 +6,7 @@ import signal
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -30,7 +31,8 @@ class CacheServiceTests(TestCase):
 
     timeout = 60
 
-    def setUp(self) -> Deferred[CacheService]:  # type: ignore[override]  # trial awaits it
+    def setUp(self) -> Any:
+        """A world with its service; what is given back is awaited by trial."""
         self.world = CacheWorld(Path(self.mktemp()))
         self.world.write()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.world.stop()))

@@ -126,7 +126,8 @@ class KillTests(SynchronousTestCase):
     def test_killed(self) -> None:
         """What was acknowledged is there afterwards, the rest is sent again, and all is right."""
         identity, _, certificate = self.world.realm.device(ALICE)
-        web: Any = WebClient(ALICE, 0, None, None, "", time.time)  # type: ignore[arg-type]  # unused
+        nothing: Any = None  # requests are made by what is below
+        web = WebClient(ALICE, 0, nothing, nothing, "", time.time)
         device = Device(web, Signer(ALICE, certificate.der, identity))
         signed, parts = device.seal(self.random.randbytes(SIZE), (BOB,))
         identifier = msgspec.msgpack.decode(signed.manifest, type=Manifest).object

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def killed_after(words: list[str], seconds: float) -> list[list[str]]:
     return lines
 
 
-class _Killed(TestCase):
+class _Killed(TestCase, ABC):
     """The loop. Who inherits it says which storage, and what is left in it."""
 
     timeout = 120
@@ -67,9 +68,9 @@ class _Killed(TestCase):
         self.section: dict[str, object] = {"capacity": 1 << 40}
         self.told: dict[bytes, Told] = {}
 
+    @abstractmethod
     def left(self) -> int:
         """How many blobs there are."""
-        raise NotImplementedError
 
     def hear(self, words: list[str]) -> None:
         """Note a line."""

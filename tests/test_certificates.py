@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -174,13 +175,7 @@ class FormTests(SynchronousTestCase):
     def test_two_names(self) -> None:
         """It names exactly one FQDN."""
         for entries in ((), (x509.DNSName(PHONE), x509.DNSName("a" + PHONE))):
-            self.refuse(
-                lambda builder, entries=entries: (
-                    builder.public_key(KEY)  # type: ignore[misc]  # bound
-                    .add_extension(san(*entries), True)
-                    .add_extension(PRIVATE, False)
-                )
-            )
+            self.refuse(partial(named, entries))
 
     def test_other_names(self) -> None:
         """The name is a DNS name, and a device's."""
@@ -190,13 +185,7 @@ class FormTests(SynchronousTestCase):
             x509.DNSName("*.alice.dc1.ntm.example"),
             x509.DNSName("phone.ns.dc1.ntm.example"),
         ):
-            self.refuse(
-                lambda builder, entry=entry: (
-                    builder.public_key(KEY)  # type: ignore[misc]  # bound
-                    .add_extension(san(entry), True)
-                    .add_extension(PRIVATE, False)
-                )
-            )
+            self.refuse(partial(named, (entry,)))
 
     def test_no_keys(self) -> None:
         """The extension with the keys is there and of its exact length."""
@@ -342,6 +331,13 @@ AUTHORITIES = [
     each.public_bytes(Encoding.DER)
     for each in (REALM.root.certificate, REALM.device_ca.certificate)
 ]
+
+
+def named(
+    entries: Sequence[x509.GeneralName], builder: x509.CertificateBuilder
+) -> x509.CertificateBuilder:
+    """A device's certificate with these alternative names."""
+    return builder.public_key(KEY).add_extension(san(*entries), True).add_extension(PRIVATE, False)
 
 
 class AlteredTests(SynchronousTestCase):

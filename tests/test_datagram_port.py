@@ -232,8 +232,8 @@ class RefusalTests(PortCase):
         """A port whose system refuses the first calls so."""
         port, _ = self.port("127.0.0.1", Kept(), DatagramSupport(Receive.PLAIN, segments=True))
         refusing = Refusing(*problems)
-        port._sendto = refusing.sendto  # type: ignore[assignment]  # a stub
-        port._sendmsg = refusing.sendmsg  # type: ignore[assignment]  # a stub
+        self.patch(port, "_sendto", refusing.sendto)
+        self.patch(port, "_sendmsg", refusing.sendmsg)
         return port, refusing
 
     def test_full(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from attrs import define
 from twisted.trial.unittest import SynchronousTestCase
@@ -115,7 +116,8 @@ class CountingTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.server, self.client = Output(), Output("connected\n")
-        self.counting = Counting(self.server, self.client)  # type: ignore[arg-type]  # enough of it
+        programs: tuple[Any, Any] = (self.server, self.client)  # as much of them as is read
+        self.counting = Counting(*programs)
 
     def test_pause(self) -> None:
         """A pause is told once, when it is over."""

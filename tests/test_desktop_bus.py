@@ -153,7 +153,7 @@ class BusTests(BusTestCase):
         connection = await self.connect()
         self.patch(desktop_bus, "TIMEOUT", 0.2)
         other = await connect_bus(reactor, [str(self.bus.socket)])
-        other.methodCallReceived = lambda call: None  # type: ignore[attr-defined]  # of txdbus
+        self.patch(other, "methodCallReceived", lambda call: None)
         with self.assertRaisesRegex(Unreachable, "does not answer"):
             await connection.call(
                 "/", "Wait", interface="a.b", destination=other.busName, clock=reactor
@@ -165,7 +165,7 @@ class BusTests(BusTestCase):
         """Who waits when the bus ends hears it at once."""
         connection = await self.connect()
         other = await connect_bus(reactor, [str(self.bus.socket)])
-        other.methodCallReceived = lambda call: self.bus.end()  # type: ignore[attr-defined]
+        self.patch(other, "methodCallReceived", lambda call: self.bus.end())
         with self.assertRaises(Unreachable):
             await connection.call(
                 "/", "Wait", interface="a.b", destination=other.busName, clock=reactor

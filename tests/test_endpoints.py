@@ -197,6 +197,15 @@ class ParserTests(SynchronousTestCase):
             self.assertIn("is no port; write ntm:5000 or ntm:NAME:5000", str(problem))
             self.assertRaises(ValueError, clientFromString, reactor, f"ntm:{PHONE}:{port}")
 
+    def test_wrong_forms(self) -> None:
+        """Parts too few, too many or unknown: one line says what it must be."""
+        for wrong in ("ntm:", "ntm:5000:x", "ntm:5000:dir=x"):
+            problem = self.assertRaises(ValueError, serverFromString, reactor, wrong)
+            self.assertRegex(str(problem), r"\Antm: .*ntm:5000[^\n]*\Z")
+        for wrong in ("ntm:5000", "ntm:a:b:5000", "ntm:a.b:5000:dir=x"):
+            problem = self.assertRaises(ValueError, clientFromString, reactor, wrong)
+            self.assertRegex(str(problem), r"\Antm: .*ntm:NAME:5000[^\n]*\Z")
+
     def test_both_are_found(self) -> None:
         """Twisted finds the parsers by its plugin system."""
         self.assertEqual("NTMServerEndpoint", type(serverFromString(reactor, "ntm:5")).__name__)

@@ -80,10 +80,11 @@ class Side:
     def __attrs_post_init__(self) -> None:
         self.clients = ClientTable(DC2)
         self.store = SQLiteWaitingStore(self.file)
+        thread: Any = NoThread()  # it does what a real one does, at once
         self.exchange = Exchange(
             ExchangeDesk(DC2, self.clients, REALM.trust()),
             self.store,
-            NoThread(),  # type: ignore[arg-type]  # it does what the other ones do, at once
+            thread,
             self.ask,
             self.told.append,
             lambda: self.accepts,

@@ -83,7 +83,8 @@ class DocumentTests(SynchronousTestCase):
 
     def successResultOf_(self, route: Route) -> Answer:
         """What a route answers at once."""
-        coroutine: Any = route.serve(Call(None, None))  # type: ignore[arg-type]  # it looks at none
+        nothing: Any = None  # it looks at neither
+        coroutine: Any = route.serve(Call(nothing, nothing))
         with self.assertRaises(StopIteration) as caught:
             coroutine.send(None)
         answer: Answer = caught.exception.value

@@ -60,7 +60,8 @@ class RestartTests(PlatformTestCase):
     async def ports(self, state: Path) -> dict[int, int]:
         """The ports of an agent, which is ended again."""
         node = make_node(state, load_settings(state), reactor)
-        agent = Agent(reactor, state, node, NoNetwork(), lambda: None)  # type: ignore[arg-type]  # it refuses
+        refusing: Any = NoNetwork()
+        agent = Agent(reactor, state, node, refusing, lambda: None)
         agent.startService()
         ports = node.traffic.sockets.ports
         await agent.stopService()

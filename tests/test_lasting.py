@@ -42,7 +42,7 @@ class LastingProblemTests(SynchronousTestCase):
         self.problem = LastingProblem("storing locations", self.clock)
         self.lines = kept(self)
 
-    def fail(self, times: int) -> None:  # type: ignore[override]  # no test here ends by it
+    def fails(self, times: int) -> None:
         """It fails, each second."""
         for _ in range(times):
             self.problem.failed(FULL)
@@ -50,7 +50,7 @@ class LastingProblemTests(SynchronousTestCase):
 
     def test_an_hour(self) -> None:
         """It is told when it begins, once a minute with the number of failures, and when over."""
-        self.fail(3600)
+        self.fails(3600)
         self.assertEqual(len(self.lines), 60)
         self.assertEqual(self.lines[0], f"{FULL}; it is tried again")
         self.assertEqual(self.lines[1], f"{FULL}; tried 61 times by now")
@@ -62,7 +62,7 @@ class LastingProblemTests(SynchronousTestCase):
     def test_another_time(self) -> None:
         """When it comes again it is told at once."""
         for _ in range(2):
-            self.fail(5)
+            self.fails(5)
             self.problem.succeeded()
         self.assertEqual([line for line in self.lines if "again" in line], self.lines)
         self.assertEqual(len(self.lines), 4)
@@ -86,7 +86,7 @@ class FullDiskTests(PlatformTestCase):
             def write(self, *batch: object) -> object:
                 return results.pop() if results else succeed(None)
 
-        service._store = Store()  # type: ignore[assignment]  # as much as is used
+        self.patch(service, "_store", Store())
         for _ in range(6):
             await service._write()
         self.assertEqual(

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
-from typing import cast
+from typing import Any, cast
 
 from attrs import evolve
 from twisted.internet import reactor
@@ -199,7 +199,8 @@ class DaemonTests(PlatformTestCase):
         platform = make_realm(self.place(), "ntm.example", ())
         file = platform.directory / "dc1.ntm.example" / "dc.toml"
         service = CoordinatorService(load_coordinator(file), reactor)
-        database = service._store._database  # type: ignore[attr-defined]  # the default plugin's
+        store: Any = service._store  # the default plugin's
+        database = store._database
         self.assertIsNone(database._kept)
         service.startService()
         self.assertIsNotNone(database._kept)

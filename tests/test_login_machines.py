@@ -230,13 +230,15 @@ class AnswerTests(SynchronousTestCase):
 class _Keys(DeviceKeys):
     """The keys of a certificate whose X-Wing key nobody has."""
 
+    _hash: bytes
+
     def __init__(self, certificate: DeviceCertificate) -> None:
         super().__init__(certificate.identity, certificate.x25519, b"")
         object.__setattr__(self, "_hash", certificate.xwing_hash)
 
     @property
     def xwing_hash(self) -> bytes:
-        return bytes(self._hash)  # type: ignore[attr-defined]  # set above: it is frozen
+        return self._hash
 
 
 class RelayTests(SynchronousTestCase):

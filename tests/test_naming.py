@@ -386,7 +386,7 @@ class DatagramTests(SynchronousTestCase):
         self.waiting: list[Deferred[bytes | None]] = []
         self.protocol = DatagramNaming(self.respond)
         self.transport = _Datagrams()
-        self.protocol.transport = self.transport  # type: ignore[assignment]  # a stand-in
+        self.patch(self.protocol, "transport", self.transport)
 
     def respond(self, data: bytes, host: str) -> Deferred[bytes | None]:
         self.waiting.append(Deferred())
@@ -437,9 +437,9 @@ class ListenTests(TestCase):
         ports = listen(reactor, NameServer(zone(), Clock()), "127.0.0.1", 0)
         lost: Deferred[None] = Deferred()
         protocol = Int16StringReceiver()
-        protocol.connectionLost = lambda reason=None: lost.callback(None)  # type: ignore[method-assign]  # a probe
+        self.patch(protocol, "connectionLost", lambda reason=None: lost.callback(None))
         answered: Deferred[bytes] = Deferred()
-        protocol.stringReceived = answered.callback  # type: ignore[method-assign]  # a probe
+        self.patch(protocol, "stringReceived", answered.callback)
         await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", ports.port), protocol)
         protocol.sendString(query(DOMAIN, dns.SOA))
         self.assertEqual(parsed(await answered).rCode, 0)

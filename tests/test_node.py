@@ -124,7 +124,7 @@ class TunnelTests(PlatformTestCase):
             await self.assertRaises_(InvalidName, phone.connect(name))
         for name in ("x.y.dc9.ntm.example", "laptop.bob.elsewhere.test"):
             problem = await self.assertRaises_(
-                (UnknownName, Unreachable, AuthenticationError),  # type: ignore[arg-type]  # any
+                (UnknownName, Unreachable, AuthenticationError),
                 phone.connect(name),
             )
             self.assertNotIn("\n", str(problem))

@@ -223,7 +223,7 @@ class TroubleTests(PresenterCase):
         self.patch(desktop_bus, "TIMEOUT", 0.3)
         self.bus.start()
         silent = await connect_bus(reactor, [str(self.bus.socket)])
-        silent.methodCallReceived = lambda call: None  # type: ignore[attr-defined]  # of txdbus
+        self.patch(silent, "methodCallReceived", lambda call: None)
         await silent.requestBusName(NAME)
         self.presenter.start()
         self.presenter.show(item("one"))

@@ -6,6 +6,7 @@ import shutil
 import stat
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -251,7 +252,7 @@ class CoordinatorTests(RealmTestCase):
         accounts.add_user("alice.ntm.example", "hash")
         for domain in ("alice.ntm.example", "dc.alice.ntm.example"):
             self.untouched(
-                lambda domain=domain: self.realm.add_coordinator(domain, ["192.0.2.1"]),  # type: ignore[misc]  # bound
+                partial(self.realm.add_coordinator, domain, ["192.0.2.1"]),
                 AlreadyExists,
             )
 
@@ -360,7 +361,7 @@ class TrustTests(RealmTestCase):
         """R1: nobody else is trusted for names of this realm."""
         for suffix in ("ntm.example", "dc2.ntm.example"):
             self.untouched(
-                lambda suffix=suffix: self.realm.trust(suffix, self.bundle),  # type: ignore[misc]  # bound
+                partial(self.realm.trust, suffix, self.bundle),
                 ConfigurationError,
             )
 

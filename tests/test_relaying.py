@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 from unittest import SkipTest
@@ -47,12 +48,16 @@ from tests.relay_clients import BOOT, HOME, INDEX, KEYS, SIX, Leg, data, directi
 class Client(DatagramProtocol):
     """A socket that keeps what comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, receive: Callable[[bytes, Address], None] | None = None) -> None:
         self.received: DeferredQueue[bytes] = DeferredQueue()
+        self._receive = receive
 
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
-        """Keep it."""
-        self.received.put(datagram)
+        """Keep it, or hand it on."""
+        if self._receive is None:
+            self.received.put(datagram)
+        else:
+            self._receive(datagram, addr)
 
     def send(self, datagram: bytes, remote: Address) -> None:
         """Send it."""
@@ -310,8 +315,7 @@ class Phone:
         relay = Relay("rs1.dc1.ntm.example", (Endpoint.of(rs),), KEYS[side], side)
         self.leg = RelayLeg(INDEX, relay, host.entropy)
         self.received: list[bytes] = []
-        self.phone = Client()
-        self.phone.datagramReceived = self._received  # type: ignore[method-assign]  # a stub
+        self.phone = Client(self._received)
         host.reactor.listenUDP(0, self.phone)
         self._step()
 

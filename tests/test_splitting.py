@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,13 +15,13 @@ class SplittingTests(SynchronousTestCase):
     """R23: what was split is joined, whatever the order."""
 
     @given(st.lists(st.binary(min_size=1, max_size=50), max_size=20), st.randoms())
-    def test_any_order(self, packets: list[bytes], random: object) -> None:
+    def test_any_order(self, packets: list[bytes], random: Random) -> None:
         """R23: halves of many packets, shuffled, give all the packets."""
         pieces = []
         for number, packet in enumerate(packets):
             first, second = halves(packet)
             pieces += [(2 * number, first, True), (2 * number + 1, second, False)]
-        random.shuffle(pieces)  # type: ignore[attr-defined]  # hypothesis types it as Random only inside
+        random.shuffle(pieces)
         joining = Joining()
         joined = [joining.add(0, counter, half, first=first) for counter, half, first in pieces]
         self.assertEqual(sorted(packets), sorted(each for each in joined if each is not None))

@@ -29,7 +29,7 @@ class MemoryRoomTests(_Memory, cache_delivery_cases.RoomCases):
     """Quotas, and what there is room for."""
 
 
-class MemoryTests(cache_storage_cases.StorageCases):
+class MemoryTests(_Memory, cache_storage_cases.StorageCases):
     """What is of this storage alone."""
 
     def test_at_once(self) -> None:

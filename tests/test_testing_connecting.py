@@ -152,7 +152,7 @@ class ConnectingTests(StreamTestCase):
         """A client factory that gives no protocol ends the connection."""
 
         class Declining(Attempts):
-            def buildProtocol(self, addr: object) -> None:  # type: ignore[override]  # on purpose
+            def buildProtocol(self, addr: object) -> Any:
                 return None
 
         factory = Declining()

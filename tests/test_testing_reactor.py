@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import (
@@ -87,11 +89,11 @@ class HostReactorTests(SynchronousTestCase):
         self.assertEqual(called, [])
         self.internet.advance(0)
         self.assertEqual(called, [1, 2])
-        # Our pool stands in for a ThreadPool without being one.
-        pool = self.reactor.getThreadPool()
-        result = deferToThreadPool(self.reactor, pool, sum, (1, 2))  # type: ignore[arg-type]
+        # Any: our pool stands in for a ThreadPool without being one.
+        pool: Any = self.reactor.getThreadPool()
+        result = deferToThreadPool(self.reactor, pool, sum, (1, 2))
         self.assertEqual(self.internet.result(result), 3)
-        failing = deferToThreadPool(self.reactor, pool, lambda: 1 / 0)  # type: ignore[arg-type]
+        failing = deferToThreadPool(self.reactor, pool, lambda: 1 / 0)
         self.assertRaises(ZeroDivisionError, self.internet.result, failing)
 
     def test_triggers(self) -> None:

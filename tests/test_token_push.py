@@ -206,9 +206,10 @@ class ConversationTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock, self.server, self.latest = Clock(), FakeServer(), 7
         self.broken = False
+        server: Any = self.server  # it does what a real one does
         self.conversation = CacheConversation(
             "cs1",
-            self.server,  # type: ignore[arg-type]  # it does what the other one does
+            server,
             self.update,
             lambda: self.latest,
             BEAT_LONGEST,

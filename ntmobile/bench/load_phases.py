@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from attrs import define, field
@@ -46,10 +47,14 @@ class First:
 
 
 @define(eq=False)
-class Registering:
-    """Registrations at new locations, by one client after the other."""
+class _TakingTurns(ABC):
+    """Something that one client after the other does. Who inherits says what."""
 
     _turn: Iterator[tuple[LoadClient, ...]]
+
+    @abstractmethod
+    def asks(self, client: LoadClient) -> bytes:
+        """The datagram that a client sends."""
 
     def begin(self, load: Load) -> bool:
         """See :class:`~ntmobile.bench.load_driver.Phase`."""
@@ -57,28 +62,28 @@ class Registering:
         if client is None:
             return False
         load.started(client[0])
-        load.wire.send(client[0], client[0].register())
+        load.wire.send(client[0], self.asks(client[0]))
         return True
+
+
+class Registering(_TakingTurns):
+    """Registrations at new locations, by one client after the other."""
+
+    def asks(self, client: LoadClient) -> bytes:
+        """A registration."""
+        return client.register()
 
     def received(self, load: Load, client: LoadClient, kind: int, datagram: bytes) -> None:
         """See :class:`~ntmobile.bench.load_driver.Phase`."""
         check_registered(load, client, client.open(datagram)[2])
 
 
-@define(eq=False)
-class KeepingAlive:
+class KeepingAlive(_TakingTurns):
     """Keep-alives, by one client after the other."""
 
-    _turn: Iterator[tuple[LoadClient, ...]]
-
-    def begin(self, load: Load) -> bool:
-        """See :class:`~ntmobile.bench.load_driver.Phase`."""
-        client = _free(load, self._turn)
-        if client is None:
-            return False
-        load.started(client[0])
-        load.wire.send(client[0], client[0].keep_alive())
-        return True
+    def asks(self, client: LoadClient) -> bytes:
+        """A keep-alive."""
+        return client.keep_alive()
 
     def received(self, load: Load, client: LoadClient, kind: int, datagram: bytes) -> None:
         """See :class:`~ntmobile.bench.load_driver.Phase`."""

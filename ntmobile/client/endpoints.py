@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -275,11 +276,9 @@ class NTMServerEndpointParser:
 
     prefix = "ntm"
 
-    def parseStreamServer(  # type: ignore[override]  # the interface says *args for any syntax
-        self, reactor: Any, port: str, state: str | None = None
-    ) -> NTMServerEndpoint:
-        """See ``IStreamServerEndpointStringParser``."""
-        directory = Path(state) if state else default_state()
+    def parseStreamServer(self, reactor: Any, *args: Any, **kwargs: Any) -> NTMServerEndpoint:
+        """See ``IStreamServerEndpointStringParser``; ``state``: a device's directory."""
+        (port,), directory = _arguments(args, kwargs, "ntm:5000", 1)
         return NTMServerEndpoint(reactor, directory, _port(port))
 
 
@@ -289,9 +288,17 @@ class NTMClientEndpointParser:
 
     prefix = "ntm"
 
-    def parseStreamClient(  # type: ignore[override]  # as above
-        self, reactor: Any, name: str, port: str, state: str | None = None
-    ) -> NTMClientEndpoint:
-        """See ``IStreamClientEndpointStringParserWithReactor``."""
-        directory = Path(state) if state else default_state()
+    def parseStreamClient(self, reactor: Any, *args: Any, **kwargs: Any) -> NTMClientEndpoint:
+        """See ``IStreamClientEndpointStringParserWithReactor``; ``state``: as for the server."""
+        (name, port), directory = _arguments(args, kwargs, "ntm:NAME:5000", 2)
         return NTMClientEndpoint(reactor, directory, name, _port(port))
+
+
+def _arguments(
+    args: Sequence[Any], kwargs: Mapping[str, Any], example: str, count: int
+) -> tuple[tuple[str, ...], Path]:
+    """The parts of a description, and the state directory. :raises ValueError: what it must be."""
+    if len(args) != count or not set(kwargs) <= {"state"}:
+        raise ValueError(f"ntm: write {example}, and :state=DIR where it is not the usual one")
+    state = kwargs.get("state")
+    return tuple(args), Path(state) if state else default_state()

@@ -25,24 +25,24 @@ def demo(keep: bool) -> None:
     NATs, and the connection of an ordinary program, which goes on while the devices move. No root,
     no configuration; nothing is left behind.
     """
-    from twisted.internet import reactor
-
     from ntmobile.demo.loopback import LoopbackWorld
     from ntmobile.demo.stage import Stage
     from ntmobile.demo.world import LabWorld, World
     from ntmobile.lab.supervision import lab_unavailable
+    from ntmobile.protocols.timing import real_reactor
 
+    reactor = real_reactor()
     click.echo("The whole platform on this machine, in real processes. Ctrl-C ends it.")
     unavailable = lab_unavailable()
     world: World
     if unavailable is None:
-        world = LabWorld.make(reactor)  # type: ignore[arg-type]  # the module stands for it
+        world = LabWorld.make(reactor)
     else:
         for line in wrap(f"No NATs here, all is on loopback: {unavailable}.", 80):
             click.echo(line)
-        world = LoopbackWorld.make(reactor)  # type: ignore[arg-type]  # likewise
+        world = LoopbackWorld.make(reactor)
     click.echo()
-    stage = Stage(reactor, world, _say, keep)  # type: ignore[arg-type]  # likewise
+    stage = Stage(reactor, world, _say, keep)
     status = stage.run()
     if status == 0 and not keep:
         click.echo("\nEverything has ended and is removed; ntm demo --keep leaves files and logs.")

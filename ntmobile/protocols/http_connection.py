@@ -26,8 +26,8 @@ class HttpConnection(http.HTTPChannel):
     :ivar api: what it serves.
     """
 
-    # mypy-zope forgets what a class with an interface of its own inherits from.
-    requestFactory = HttpRequest  # type: ignore[assignment]  # see above
+    #: Any: mypy-zope forgets what a class with an interface of its own inherits from.
+    requestFactory: Any = HttpRequest
     totalHeadersSize = 16384
     maxHeaders = 64
 

@@ -195,7 +195,7 @@ class LogOptions(usage.Options):
     def parseOptions(self, options: Any = None) -> None:
         """Read them; under ``twistd`` what is wrong with them is one line, without the usage."""
         try:
-            super().parseOptions(options)  # type: ignore[no-untyped-call]  # it has no annotations
+            usage.Options.parseOptions(self, options)
         except usage.UsageError as problem:
             program = getattr(getattr(self, "parent", None), "subCommand", None)
             if program is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -48,6 +48,13 @@ class MachineTimer:
     def _fire(self) -> None:
         self._call = None
         self._wake(self._clock.seconds())
+
+
+def real_reactor() -> ReactorBase:
+    """The reactor of this process, of which type checkers see the module only."""
+    from twisted.internet import reactor
+
+    return cast(ReactorBase, reactor)
 
 
 def use_monotonic_time(reactor: IReactorTime) -> None:

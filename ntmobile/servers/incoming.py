@@ -15,7 +15,7 @@ from attrs import define, field
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ntmobile.machines.networks import source_network
 from ntmobile.protocols.by_protocol import ByProtocol
@@ -35,13 +35,29 @@ VISIT: Final = 90.0
 log = Logger()
 
 
+class _Accepting(Factory[Any]):
+    """Makes the protocols of connections that are accepted.
+
+    Twisted types its factories as if each made one; ``IProtocolFactory`` has None refuse.
+    """
+
+    noisy = False
+
+    def __init__(self, accept: Callable[[IAddress | None], Protocol | None]) -> None:
+        self._accept = accept
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """A protocol, or None."""
+        return self._accept(addr)
+
+
 class _TLSFactory(TLSMemoryBIOFactory):
     """Twisted's makes a TLS connection around nothing where the inner factory refuses one."""
 
     noisy = False
 
-    def buildProtocol(self, addr: IAddress | None) -> TLSMemoryBIOProtocol | None:  # type: ignore[override]  # None refuses, as in IProtocolFactory
-        """A connection, or none."""
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """A TLS connection, or None."""
         inner = self.wrappedFactory.buildProtocol(addr)
         return None if inner is None else self.protocol(self, inner)
 
@@ -71,14 +87,7 @@ class IncomingLinks:
 
         :param web: serves connections whose ALPN protocol is HTTP, with limits of its own.
         """
-        plain: Factory[Any] = Factory()
-        plain.noisy = False
-
-        def accept(addr: IAddress | None) -> Protocol | None:
-            return self._accept(addr, web)
-
-        plain.buildProtocol = accept  # type: ignore[method-assign]  # it may refuse
-        return _TLSFactory(tls, False, plain)
+        return _TLSFactory(tls, False, _Accepting(lambda addr: self._accept(addr, web)))
 
     def close(self) -> None:
         """Close all."""

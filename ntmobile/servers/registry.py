@@ -9,8 +9,8 @@ from attrs import Factory, define, frozen
 from ntmobile.errors import AlreadyExists, ConfigurationError, UnknownName
 from ntmobile.plugins.files import write_file
 from ntmobile.plugins.section import Section
-from ntmobile.servers.cache_configuration import load_cache
-from ntmobile.servers.configuration import load_coordinator, load_relay
+from ntmobile.servers.cache_configuration import CacheConfiguration, load_cache
+from ntmobile.servers.configuration import RelayConfiguration, load_coordinator, load_relay
 from ntmobile.servers.realm_files import Place, Value, literal
 from ntmobile.wire import names
 
@@ -35,6 +35,16 @@ class AttachedEntry:
     coordinator: str
     addresses: tuple[str, ...]
     port: int
+
+
+def _take_in(
+    entries: dict[str, AttachedEntry], name: str, found: RelayConfiguration | CacheConfiguration
+) -> AttachedEntry:
+    listening = found.listening
+    entry = entries[name] = AttachedEntry(
+        found.coordinator.name, listening.addresses, listening.port
+    )
+    return entry
 
 
 @define
@@ -89,21 +99,11 @@ class Registry:
 
     def add_relay(self, name: str, file: Path) -> AttachedEntry:
         """Take in, or anew, what a relay's file says."""
-        found = load_relay(file)
-        entry = AttachedEntry(
-            found.coordinator.name, found.listening.addresses, found.listening.port
-        )
-        self.relays[name] = entry
-        return entry
+        return _take_in(self.relays, name, load_relay(file))
 
     def add_cache(self, name: str, file: Path) -> AttachedEntry:
         """Take in, or anew, what a cache server's file says."""
-        found = load_cache(file)
-        entry = AttachedEntry(
-            found.coordinator.name, found.listening.addresses, found.listening.port
-        )
-        self.caches[name] = entry
-        return entry
+        return _take_in(self.caches, name, load_cache(file))
 
     def user_name(self, text: str) -> str:
         """The user that ``alice@dc1.ntm.example``, or ``alice`` where there is one DC, means.

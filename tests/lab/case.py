@@ -14,6 +14,7 @@ from twisted.trial.reporter import TestResultDecorator
 from ntmobile.lab.node import Lab
 from ntmobile.lab.process import Process, T, eventually
 from ntmobile.lab.supervision import lab_unavailable
+from ntmobile.protocols.timing import real_reactor
 from ntmobile.testbed.standing import StandingLab
 from tests.lab.standing import standing_lab
 
@@ -53,11 +54,11 @@ class LabTestCase(unittest.TestCase):
     def run(self, result: Any = None) -> None:
         self._used: list[tuple[Lab, set[Process]]] = []
         told = _LogTails(itrial.IReporter(result), self)
-        super().run(told)  # type: ignore[no-untyped-call]  # trial's is not annotated
+        unittest.TestCase.run(self, told)
 
     def new_lab(self) -> Lab:
         """Start a lab of this test's own."""
-        lab = Lab.start(reactor)  # type: ignore[arg-type]  # the module stands for the reactor
+        lab = Lab.start(real_reactor())
         self.addCleanup(lab.close)
         return lab
 

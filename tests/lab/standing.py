@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from twisted.internet import reactor
 from twisted.trial.unittest import SkipTest
 
 from ntmobile.lab.node import Lab
 from ntmobile.lab.supervision import LabError, ProgramMissing
+from ntmobile.protocols.timing import real_reactor
 from ntmobile.testbed.platform import Platform
 from ntmobile.testbed.standing import StandingLab
 
@@ -18,7 +18,7 @@ async def standing_lab() -> StandingLab:
     """Give the standing lab of this process; it is made at the first call, and ends at exit."""
     global _lab
     if _lab is None:
-        lab = Lab.start(reactor)  # type: ignore[arg-type]  # the module stands for the reactor
+        lab = Lab.start(real_reactor())
         try:
             _lab = await StandingLab.build(lab)
         except BaseException:

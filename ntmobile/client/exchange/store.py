@@ -6,9 +6,6 @@ One SQLite file of mode 0600 in the state directory (R6), durable at each step.
 from __future__ import annotations
 
 import os
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,11 +13,12 @@ import msgspec
 from attrs import astuple
 
 from ntmobile.client.exchange.items import Outgoing
-from ntmobile.errors import ConfigurationError, StorageFailed
+from ntmobile.errors import StorageFailed
 from ntmobile.machines.exchange.keyring import KeyRing, OpenedKey
 from ntmobile.machines.exchange.prekeys import PreKeyRing, PreKeySecret
 from ntmobile.machines.exchange.shared_keys import SharedKey
-from ntmobile.plugins.files import make_directory, sync_directory
+from ntmobile.plugins.files import sync_directory
+from ntmobile.plugins.private_database import PrivateDatabase
 
 #: The file's name in the state directory.
 EXCHANGE: Final = "exchange.db"
@@ -61,44 +59,16 @@ class ExchangeStore:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._path = path = directory / EXCHANGE
-        try:
-            make_directory(directory)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            path.chmod(0o600)
-            self._db = sqlite3.connect(path, timeout=5.0, isolation_level=None)
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
-                self._db.execute(f"PRAGMA {pragma}")
-            self._db.executescript(_SCHEMA)
-            self._deliver()
-        except OSError as problem:
-            raise ConfigurationError(f"{path}: cannot be opened: {problem.strerror}") from None
-        except sqlite3.Error as problem:
-            raise ConfigurationError(f"{path}: cannot be used: {problem}") from None
+        self._database = PrivateDatabase(directory / EXCHANGE, "stored data", _SCHEMA)
+        self._deliver()
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as problem:
-            raise StorageFailed(f"{self._path}: {problem}; nothing was changed") from problem
+        self._database.close()
 
     def _rows(self, query: str, *values: object) -> list[Any]:
-        try:
-            return self._db.execute(query, values).fetchall()
-        except sqlite3.Error as problem:
-            raise StorageFailed(f"{self._path}: {problem}") from problem
+        with self._database.access("BEGIN") as db:
+            return db.execute(query, values).fetchall()
 
     # -- keys
 
@@ -114,7 +84,7 @@ class ExchangeStore:
 
     def keep_own(self, shared: SharedKey) -> None:
         """Keep an own key, with the number of its items."""
-        with self._writing() as db:
+        with self._database.access() as db:
             db.execute(
                 "INSERT OR REPLACE INTO own VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -130,7 +100,7 @@ class ExchangeStore:
 
     def keep_opened(self, opened: OpenedKey) -> None:
         """Keep a key of somebody else."""
-        with self._writing() as db:
+        with self._database.access() as db:
             db.execute("INSERT OR REPLACE INTO opened VALUES (?, ?, ?, ?, ?)", astuple(opened))
 
     def prekeys(self, identity_seed: bytes) -> PreKeyRing:
@@ -140,7 +110,7 @@ class ExchangeStore:
 
     def keep_prekey(self, secret: PreKeySecret) -> None:
         """Keep a secret, before its public half is published."""
-        with self._writing() as db:
+        with self._database.access() as db:
             db.execute(
                 "INSERT INTO prekeys (number, seed, made, expires) VALUES (?, ?, ?, ?)",
                 astuple(secret),
@@ -152,19 +122,19 @@ class ExchangeStore:
 
     def published(self, number: int) -> None:
         """The DC has it."""
-        with self._writing() as db:
+        with self._database.access() as db:
             db.execute("UPDATE prekeys SET published = 1 WHERE number = ?", (number,))
 
     def erase_prekeys(self, numbers: tuple[int, ...]) -> None:
         """Erase secrets that nothing needs any more (R31)."""
-        with self._writing() as db:
+        with self._database.access() as db:
             db.executemany("DELETE FROM prekeys WHERE number = ?", [(each,) for each in numbers])
 
     # -- sent
 
     def keep_outgoing(self, outgoing: Outgoing) -> None:
         """Keep an object that is sent, or its new state."""
-        with self._writing() as db:
+        with self._database.access() as db:
             db.execute(
                 "INSERT OR REPLACE INTO outgoing VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(outgoing)
             )
@@ -184,7 +154,7 @@ class ExchangeStore:
 
     def keep_download(self, sender: str, object: bytes, part: Path, hashes: bytes) -> None:
         """Keep how far a download has come, after its file was made durable that far."""
-        with self._writing() as db:
+        with self._database.access() as db:
             db.execute(
                 "INSERT OR REPLACE INTO downloads VALUES (?, ?, ?, ?)",
                 (sender, object, str(part), hashes),
@@ -192,7 +162,7 @@ class ExchangeStore:
 
     def forget_download(self, sender: str, object: bytes) -> None:
         """Begin anew next time."""
-        with self._writing() as db:
+        with self._database.access() as db:
             db.execute("DELETE FROM downloads WHERE sender = ? AND object = ?", (sender, object))
 
     def has_received(self, sender: str, object: bytes) -> bool:
@@ -205,7 +175,7 @@ class ExchangeStore:
 
         After the transaction the file has its name, if need be at the next start.
         """
-        with self._writing() as db:
+        with self._database.access() as db:
             db.execute("DELETE FROM downloads WHERE sender = ? AND object = ?", (sender, object))
             db.execute(
                 "INSERT INTO received VALUES (?, ?, ?, ?, ?)",
@@ -221,11 +191,11 @@ class ExchangeStore:
             if Path(part).exists():
                 os.rename(part, target)
                 sync_directory(Path(target).parent)
-            with self._writing() as db:
+            with self._database.access() as db:
                 db.execute("UPDATE received SET part = '' WHERE part = ?", (part,))
 
     def forget(self, expired: float) -> None:
         """Forget what had ended at that time, in unix seconds."""
-        with self._writing() as db:
+        with self._database.access() as db:
             for table in ("own", "opened", "received"):
                 db.execute(f"DELETE FROM {table} WHERE expires < ?", (expired,))
