@@ -11,7 +11,7 @@ import ntmobile.machines.correspondence as module
 from ntmobile.machines.correspondence import AskDirection, Correspondence, Effect, Of
 from ntmobile.machines.effects import Address, Transmit
 from ntmobile.machines.identity import LocalIdentity
-from ntmobile.machines.tunnel_effects import Deliver, Ended, Established, RoundTrip
+from ntmobile.machines.tunnel_effects import Deliver, DeliverRun, Ended, Established, RoundTrip
 from ntmobile.wire.headers import HEADER_SIZE, TAG_SIZE, Header, Kind
 from ntmobile.wire.messages.fields import Endpoint
 from ntmobile.wire.messages.realtime import Purpose, RouteDirection
@@ -115,6 +115,33 @@ class CorrespondenceTests(SynchronousTestCase):
         self.world.run()
         self.assertEqual(list(self.world.of(1, Deliver)), [(NAMES[0], Deliver(forth))])
         self.assertEqual(list(self.world.of(0, Deliver)), [(NAMES[1], Deliver(back))])
+
+    def test_mixed_run(self) -> None:
+        """A relay, or the system, joins datagrams of several tunnels: each tunnel gets its own."""
+        world = self.world
+        for cn in (1, 2):
+            world.direct(0, cn, b"direct0%d" % cn)
+        world.events[0].clear()
+        datagrams = []
+        for step in range(6):
+            source = 1 + step // 2 % 2
+            packet = world.packet(source, 0, b"payload %d" % step)
+            world.ends[source].send(NAMES[0], packet, world.now)
+            sent = [one for one in world.ends[source].effects() if isinstance(one, Transmit)]
+            datagrams += [one.datagram for one in sent]
+        run, size = memoryview(b"".join(datagrams)), len(datagrams[0])
+        begin = 0
+        while begin < len(run):
+            begin += world.ends[0].run_received(run[begin:], size, ADDRESSES[1], world.now)
+        world.run(0.0)
+        delivered = [(peer, getattr(one, "packet", b"")) for peer, one in world.of(0, Deliver)]
+        for peer, run_of in world.of(0, DeliverRun):
+            delivered += [(peer, bytes(one)) for one in getattr(run_of, "packets", ())]
+        expected = {
+            (NAMES[1 + step // 2 % 2], world.packet(1 + step // 2 % 2, 0, b"payload %d" % step))
+            for step in range(6)
+        }
+        self.assertEqual(set(delivered), expected)
 
     def test_overtaken_direction(self) -> None:
         """A Tunnel Request that comes before its direction is answered as soon as that comes."""

@@ -131,16 +131,25 @@ class Traffic:
         self.flush()
 
     def run_received(self, data: memoryview, segment: int, remote: Address) -> None:
-        """Datagrams of one length that came together; valid only during the call."""
-        if self._stopped:
+        """Datagrams of one length that came together; valid only during the call.
+
+        The system joins what came from one address: the DC's and, from a relay, several tunnels'.
+        """
+        if self._stopped or not data:
             return
         self._in_batch = True
-        if len(data) <= segment or data[0] & 0xF0 == 0x20 or trace.switch.on:
+        if len(data) <= segment or trace.switch.on:
             for at in range(0, len(data), segment):
                 self.datagram_received(bytes(data[at : at + segment]), remote)
             return
         now = self._reactor.seconds()
-        self._correspondence.run_received(data, segment, remote, now)
+        while data and not self._stopped:
+            if data[0] & 0xF0 == 0x20:
+                end = min(segment, len(data))
+                self._signalling(bytes(data[:end]), remote)
+            else:
+                end = self._correspondence.run_received(data, segment, remote, now)
+            data = data[end:]
         self.flush()
 
     def batch_ended(self) -> None:

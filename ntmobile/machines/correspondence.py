@@ -144,15 +144,19 @@ class Correspondence:
         tunnel.datagram_received(datagram, remote, now)
         self._settle(tunnel, now)
 
-    def run_received(self, data: memoryview, segment: int, remote: Address, now: float) -> None:
-        """Datagrams of one length after another, the last perhaps shorter; of any tunnels."""
+    def run_received(self, data: memoryview, segment: int, remote: Address, now: float) -> int:
+        """Datagrams of one length after another, the last perhaps shorter; of any tunnels.
+
+        :return: where those of the first one's tunnel end; at least the first is taken.
+        """
         tunnel = self._indices.get(bytes(data[_INDEX]))
         if tunnel is not None:
-            tunnel.run_received(data, segment, remote, now)
+            end = tunnel.run_received(data, segment, remote, now)
             self._settle(tunnel, now)
-            return
-        for at in range(0, len(data), segment):
-            self.datagram_received(bytes(data[at : at + segment]), remote, now)
+            return end
+        end = min(segment, len(data))
+        self.datagram_received(bytes(data[:end]), remote, now)
+        return end
 
     def _stray(self, datagram: bytes, remote: Address, now: float) -> None:
         """A datagram of no tunnel here.

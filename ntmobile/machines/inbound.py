@@ -72,16 +72,22 @@ class Inbound:
 
     # -- runs
 
-    def run_received(self, data: memoryview, segment: int, remote: Address, now: float) -> None:
-        """Datagrams of ``segment`` bytes, the last perhaps shorter, all of one index."""
+    def run_received(self, data: memoryview, segment: int, remote: Address, now: float) -> int:
+        """Datagrams of ``segment`` bytes, the last perhaps shorter.
+
+        :return: where those of the first one's index end; at least the first is taken.
+        """
         plain = memoryview(bytearray(len(data)))
         at, end = 0, len(data)
         while at < end:
             opened = self._stretch(data, at, segment, plain, remote, now)
             if opened == at:
+                if at and data[at + 4 : at + 12] != data[4:12]:
+                    return at
                 opened = min(at + segment, end)
                 self.datagram_received(bytes(data[at:opened]), remote, now)
             at = opened
+        return end
 
     def _stretch(
         self,

@@ -246,9 +246,12 @@ class Tunnel:
         """
         self._inbound.datagram_received(datagram, remote, now)
 
-    def run_received(self, data: memoryview, segment: int, remote: Address, now: float) -> None:
-        """Datagrams of ``segment`` bytes one after another, the last perhaps shorter."""
-        self._inbound.run_received(data, segment, remote, now)
+    def run_received(self, data: memoryview, segment: int, remote: Address, now: float) -> int:
+        """Datagrams of ``segment`` bytes one after another, the last perhaps shorter.
+
+        :return: where those of the first one's index end; at least the first is taken.
+        """
+        return self._inbound.run_received(data, segment, remote, now)
 
 
 def unknown_hint(datagram: bytes) -> bytes | None:
