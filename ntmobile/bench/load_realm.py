@@ -96,10 +96,15 @@ class Server:
         lines = self.log.read_text("utf-8", "replace").splitlines()
         return [line for line in lines if " WARN" in line or " ERROR" in line]
 
-    def rss(self) -> int:
-        """Resident memory, bytes."""
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
+    def rss(self, field: str = "VmRSS") -> int:
+        """Resident memory, bytes; with ``VmHWM`` the most that it ever was."""
         for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024
         raise Unreachable(f"{self.name} ended: {self._last()}")
 

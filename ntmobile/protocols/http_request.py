@@ -14,7 +14,7 @@ from zope.interface import implementer, provider
 
 from ntmobile.errors import AuthenticationError, MalformedMessage, NTMobileError
 from ntmobile.protocols.http_limits import SMALL
-from ntmobile.protocols.http_routes import JSON_TYPE, Answer, Head
+from ntmobile.protocols.http_routes import JSON_TYPE, Answer, Head, Receiver
 from ntmobile.wire.documents import write_document
 from ntmobile.wire.http_signatures import Request as SignableRequest
 from ntmobile.wire.problems import PROBLEM_TYPE, Problem, problem_of
@@ -43,6 +43,7 @@ class HttpRequest(http.Request):
         self._caller: Any = None
         self._pieces: list[bytes] = []
         self._taken = 0
+        self._receiver: Receiver | None = None
         self._flow = channel.flow
         self._serving = False
         self._refused: NTMobileError | None = None
@@ -70,6 +71,7 @@ class HttpRequest(http.Request):
             # What is not too long is let pass, so that the client reads the answer.
             return length is not None and length <= DROPPED and not expects
         if length and length > SMALL:
+            self._receiver = self._api.receiver(self._head, self._caller)
             self._taken = length
             if not self._api.room.take(length, self._flow):
                 self.channel.hold()
@@ -99,7 +101,9 @@ class HttpRequest(http.Request):
 
     def handleContentChunk(self, data: bytes) -> None:
         """A piece of the body."""
-        if self._refused is None:
+        if self._receiver is not None:
+            self._receiver.write(data)
+        elif self._refused is None:
             self._pieces.append(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
@@ -117,7 +121,7 @@ class HttpRequest(http.Request):
                 raise self._refused or AuthenticationError("not judged")
             body = b"".join(self._pieces)
             self._pieces.clear()
-            answer = await self._api.serve(self._head, self._caller, body)
+            answer = await self._api.serve(self._head, self._caller, body, self._receiver)
             del body
             await self._answer(answer)
         except NTMobileError as problem:
@@ -130,6 +134,8 @@ class HttpRequest(http.Request):
             self._leave()
 
     def _leave(self) -> None:
+        if self._receiver is not None:
+            self._receiver.close()
         taken, self._taken = self._taken, 0
         if taken:
             self._api.room.leave(taken, self._flow)

@@ -12,7 +12,6 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ntmobile.errors import AuthenticationError, NTMobileError
 from ntmobile.interfaces import (
@@ -23,6 +22,7 @@ from ntmobile.interfaces import (
 )
 from ntmobile.plugins import find
 from ntmobile.plugins.files import make_directory
+from ntmobile.protocols.bulk_tls import BulkTLSFactory
 from ntmobile.protocols.by_protocol import HTTP_PROTOCOL
 from ntmobile.protocols.caching.api import Cache
 from ntmobile.protocols.coordination import CoordinatorLinks
@@ -148,7 +148,7 @@ class CacheService(Service):
         )
         self.api.serving = False
         for host in listening.listen:
-            factory = TLSMemoryBIOFactory(tls, False, self.api)
+            factory = BulkTLSFactory(tls, False, self.api)
             factory.noisy = False
             self._ports.append(listen_tcp(self._reactor, listening.port, factory, host))
         self._opening = Deferred.fromCoroutine(self._open())

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from attrs import define
+from twisted.internet.defer import Deferred
 
 from ntmobile.errors import AccessDenied, MalformedMessage, NoSuchItem
 from ntmobile.interfaces import ICacheStorage
@@ -32,7 +33,7 @@ from ntmobile.wire.messages.exchange import (
 from ntmobile.wire.problems import Problem
 
 #: Bytes that are read of a part at once, so that many slow downloads need little memory.
-PIECE: Final = 1 << 18
+PIECE: Final = 1 << 19
 
 _RANGE: Final = re.compile(r"bytes=(\d{0,10})-(\d{0,10})")
 
@@ -121,13 +122,24 @@ class Downloads:
     async def _pieces(
         self, identifier: bytes, number: int, start: int, length: int
     ) -> AsyncIterator[bytes]:
+        """A piece is read while the one before goes out."""
+        at = self.objects.unix_time()
         end = start + length
-        while start < end:
+
+        def read() -> Deferred[bytes]:
             size = min(PIECE, end - start)
-            yield await self.storage.read_part(
-                identifier, number, start, size, self.objects.unix_time()
-            )
-            start += size
+            return self.storage.read_part(identifier, number, start, size, at)
+
+        coming = read()
+        try:
+            while start < end:
+                piece = await coming
+                start += len(piece)
+                if start < end:
+                    coming = read()
+                yield piece
+        finally:
+            coming.addErrback(lambda _: None)
 
     async def confirm(self, call: Call) -> Answer:
         """Keep a receiver's confirmation, which the sender will verify (R32)."""
