@@ -1,6 +1,6 @@
 """``python -m ntmobile.bench.transfer JOB``: a plain HTTPS client that only moves bytes.
 
-It sends requests that were made beforehand, one after the other on one connection, each with a
+It sends requests that were made beforehand, one after the other on each connection, each with a
 piece of one file, and keeps the bodies of the answers in memory that it has touched before. So what
 is measured is the server, and every server is asked by the same code. What came is hashed after the
 clock has stopped.
@@ -14,6 +14,7 @@ import ssl
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -49,13 +50,14 @@ class Job(msgspec.Struct, frozen=True):
     """What to do.
 
     :ivar authority: file of the certificate that has signed the server's.
-    :ivar asks: in order. :ivar source: file of the bodies. :ivar room: bytes of all answers.
+    :ivar lanes: what is asked on each connection, in order. :ivar source: file of the bodies.
+    :ivar room: bytes of content that come on one connection.
     """
 
     host: str
     port: int
     authority: str
-    asks: Sequence[Ask]
+    lanes: Sequence[Sequence[Ask]]
     source: str = ""
     room: int = 0
 
@@ -65,8 +67,9 @@ class Done(msgspec.Struct, frozen=True):
 
     :ivar seconds: from the first byte of the first request to the last one of the last answer; TLS
         stood before. :ivar cpu: seconds of this client's processor meanwhile.
-    :ivar kept: bytes of content that came. :ivar digest: SHA-256 of them, in hexadecimal.
-    :ivar cipher: TLS version and cipher. :ivar last: the last answer that was not content.
+    :ivar kept: bytes of content that came. :ivar digest: SHA-256 of them, in hexadecimal, one
+        connection after the other. :ivar cipher: TLS version and cipher.
+    :ivar last: the last answer of the first connection that was not content.
     """
 
     seconds: float
@@ -150,16 +153,13 @@ class Connection:
         return data
 
 
-def run(job: Job) -> Done:
-    """Do it.
+def ask_all(connection: Connection, asks: Sequence[Ask], source: memoryview) -> str:
+    """Ask one after the other; the last answer that was not content.
 
     :raises NothingTransferred: an answer has another status than it should.
     """
-    source = memoryview(Path(job.source).read_bytes() if job.source else b"")
-    connection = Connection(job)
     last = ""
-    began, cpu = time.perf_counter(), time.process_time()
-    for ask in job.asks:
+    for ask in asks:
         connection.send(ask, source)
         status, body = connection.receive(ask.keep)
         if status != ask.status or not ask.keep:
@@ -167,11 +167,30 @@ def run(job: Job) -> Done:
         if status != ask.status:
             line = ask.head.partition("\r\n")[0]
             raise NothingTransferred(f"{line}: status {status}, not {ask.status}: {last[:200]}")
-    seconds, used = time.perf_counter() - began, time.process_time() - cpu
-    content, cipher = connection.content, connection.cipher
-    connection.tls.close()
-    digest = sha256(content).hexdigest()
-    return Done(seconds, used, len(content), digest, cipher, last)
+    return last
+
+
+def run(job: Job) -> Done:
+    """Do it.
+
+    :raises NothingTransferred: an answer has another status than it should.
+    """
+    source = memoryview(Path(job.source).read_bytes() if job.source else b"")
+    connections = [Connection(job) for _ in job.lanes]
+    pairs = list(zip(connections, job.lanes, strict=True))
+    with ThreadPoolExecutor(max(len(pairs) - 1, 1)) as threads:
+        began, cpu = time.perf_counter(), time.process_time()
+        others = [threads.submit(ask_all, *pair, source) for pair in pairs[1:]]
+        last = ask_all(*pairs[0], source)
+        for each in others:
+            each.result()
+        seconds, used = time.perf_counter() - began, time.process_time() - cpu
+    digest, cipher = sha256(), connections[0].cipher
+    for one in connections:
+        digest.update(one.content)
+        one.tls.close()
+    kept = sum(one.filled for one in connections)
+    return Done(seconds, used, kept, digest.hexdigest(), cipher, last)
 
 
 def main() -> None:

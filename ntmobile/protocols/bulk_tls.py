@@ -29,7 +29,8 @@ class BulkTLS(BufferingTLSTransport):
         """Read much at once."""
         if isinstance(transport, Connection):
             transport.bufferSize = transport.SEND_LIMIT = BULK
-        super().makeConnection(transport)
+        base: Any = super()
+        base.makeConnection(transport)
 
     def _flushReceiveBIO(self) -> None:
         """Give the application all that has come, as one piece."""
@@ -59,7 +60,8 @@ class BulkTLS(BufferingTLSTransport):
     def _write(self, data: bytes) -> None:
         """Protect all of it, and give it to the socket together."""
         if self._lostTLSConnection or not self._handshakeDone or len(data) <= RECORD:
-            super()._write(data)
+            base: Any = super()
+            base._write(data)
             return
         try:
             # Nothing but a handshake could make this wait, and TLS 1.3 has none after the first.
@@ -68,7 +70,8 @@ class BulkTLS(BufferingTLSTransport):
             self._tlsShutdownFinished(Failure())
             return
         records = len(data) // RECORD + 2
-        self.transport.write(self._tlsConnection.bio_read(len(data) + records * _OVERHEAD))
+        transport: Any = self.transport
+        transport.write(self._tlsConnection.bio_read(len(data) + records * _OVERHEAD))
 
 
 class BulkTLSFactory(TLSMemoryBIOFactory):
