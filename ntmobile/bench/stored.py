@@ -32,13 +32,12 @@ from ntmobile.bench.results import (
 from ntmobile.bench.stored_objects import Parcel, Sealing, drive
 from ntmobile.bench.stored_realm import StoredRealm, file_system, request_head, workplace
 from ntmobile.bench.transfer import Ask, Done, Job
-from ntmobile.machines.exchange.objects import SEALED_PART
+from ntmobile.machines.exchange.objects import PART_CHUNKS, SEALED_PART
 
 #: The bars of the design (section 9): a multiple of nginx, and MiB.
 RATIO, MEMORY = 0.5, 100.0
-#: Rows of the peer, and of the client library.
+#: The peer, asked as the cache server is.
 PARTS: Final = f"{NGINX}, 4 MiB a request"
-LIBRARY: Final = "client library, end to end"
 _APPLICATION: Final = "bench"
 
 
@@ -73,6 +72,12 @@ verifies a SHA-256 of each request and hashes each chunk of 64 KiB; nginx leaves
 kernel and hashes nothing."""
 
 
+_LIBRARY = """\
+`Exchange.send` of a file, which reads and seals it twice (once to know its root, once to send it),
+signs, and uploads; `Exchange.inbox` and `fetch` of it into a file, which verifies everything and
+has each part on the disk before it asks for the next."""
+
+
 @define(eq=False)
 class Transfers:
     """A big object, a cache server, and nginx.
@@ -98,10 +103,18 @@ class Transfers:
         self.cipher[OWN] = done.cipher
         return done
 
+    def micros(self, way: str) -> float:
+        """The CS's processor time in the last transfer, microseconds a chunk of 64 KiB."""
+        return self.cpu[way] * 1e6 / len(self.parcel.parts) / PART_CHUNKS
+
     def _rate(self, done: Done) -> float:
         return self.parcel.length / done.seconds / 1e6
 
-    def _check(self, found: str) -> None:
+    def check(self, found: object) -> None:
+        """See that what came has the digest of what was sent.
+
+        :raises NothingTransferred: it has another.
+        """
         if found != self.parcel.digest:
             raise NothingTransferred("what came is not what was sent")
 
@@ -127,7 +140,7 @@ class Transfers:
         """Download from the CS, MB/s."""
         asks = self.parcel.download(self.realm.laptop)
         done = await self._ask_cache("down", asks, self.parcel.length)
-        self._check(done.digest)
+        self.check(done.digest)
         return self._rate(done)
 
     async def upload_nginx(self, pieces: bool) -> float:
@@ -142,7 +155,7 @@ class Transfers:
         whole = sha256()
         for name, _, _ in self._files(pieces):
             whole.update(nginx.stored(name).read_bytes())
-        self._check(whole.hexdigest())
+        self.check(whole.hexdigest())
         return self._rate(done)
 
     async def download_nginx(self, pieces: bool) -> float:
@@ -152,7 +165,7 @@ class Transfers:
             for name, _, _ in self._files(pieces)
         ]
         done = await self._drive(self._nginx().port, asks, self.parcel.length)
-        self._check(done.digest)
+        self.check(done.digest)
         return self._rate(done)
 
     def _nginx(self) -> Nginx:
@@ -176,7 +189,7 @@ class Transfers:
 class Library:
     """The client library, in this process: it seals, signs, hashes, verifies, and uses files.
 
-    :ivar source: what is sent. :ivar uploaded: bytes a second of the last sending.
+    :ivar source: what is sent.
     """
 
     realm: StoredRealm
@@ -232,12 +245,12 @@ async def measured(reactor: Any, repeat: int, say: Say, size: Size) -> Section:
             nginx = _start_nginx(realm, say)
             if nginx is not None:
                 section.machine[NGINX] = debian_version(PACKAGE)
-            section.tables += await _transfers(realm, nginx, repeat, say, size)
+            section.tables, section.text = await _transfers(realm, nginx, repeat, say, size)
+            section.tables.append(memory(realm))
             section.tables += await stored_messages.measure(
                 reactor, realm, repeat, say, size.messages, size.waiting
             )
             section.tables.append(stored_profile.floor(place, repeat))
-            section.tables.insert(2, memory(realm))
         finally:
             if nginx is not None:
                 nginx.stop()
@@ -246,9 +259,9 @@ async def measured(reactor: Any, repeat: int, say: Say, size: Size) -> Section:
 
 
 def memory(realm: StoredRealm) -> Table:
-    """The most memory that the CS ever had, over all that was measured."""
+    """The most memory that the CS ever had, up to now."""
     row = Row("cache server", [realm.cs.rss("VmHWM") / (1 << 20)])
-    row.detail = "VmHWM of its process, at the end of all that is measured here"
+    row.detail = "VmHWM of its process after all of the above"
     table = Table("Stored data: memory of the cache server", "MiB", more=False, rows=[row])
     table.bars = [Bar(row.name, most=MEMORY)]
     return table
@@ -266,7 +279,7 @@ def _start_nginx(realm: StoredRealm, say: Say) -> Nginx | None:
 
 async def _transfers(
     realm: StoredRealm, nginx: Nginx | None, repeat: int, say: Say, size: Size
-) -> list[Table]:
+) -> tuple[list[Table], str]:
     source = realm.directory / "sealed"
     parcel = Sealing(realm.phone, realm.laptop, bytes(32), _APPLICATION, source).seal(size.octets)
     plain = realm.directory / "plain"
@@ -278,36 +291,58 @@ async def _transfers(
         OWN: one.upload,
         NGINX: partial(one.upload_nginx, False),
         PARTS: partial(one.upload_nginx, True),
-        LIBRARY: library.send,
     }
     down: Mapping[str, Measure] = {
         OWN: one.download,
         NGINX: partial(one.download_nginx, False),
         PARTS: partial(one.download_nginx, True),
-        LIBRARY: library.receive,
     }
+    both: Mapping[str, Measure] = {"sent": library.send, "received": library.receive}
     say("-- to the server, once before it counts")
     await in_turn(1, {name: up[name] for name in (OWN, NGINX)}, "MB/s", say)
     say("-- to the server")
-    rows = await in_turn(repeat, up, "MB/s", say)
-    tables = [_table("to the server", rows, one, "up", realm)]
+    tables = [_table("to the server", await in_turn(repeat, up, "MB/s", say), one, "up")]
     say("-- from the server")
-    rows = await in_turn(repeat, down, "MB/s", say)
-    tables.append(_table("from the server", rows, one, "down", realm))
+    tables.append(_table("from the server", await in_turn(repeat, down, "MB/s", say), one, "down"))
+    say("-- by the client library")
+    table = Table("Stored data: the client library, end to end", "MB/s", note=_LIBRARY)
+    table.rows = list((await in_turn(repeat, both, "MB/s", say)).values())
+    tables.append(table)
+    text = await _profiles(one, say)
     await one.withdraw()
     for file in (source, plain):
         file.unlink()
-    return tables
+    return tables, text
 
 
-def _table(title: str, rows: dict[str, Row], one: Transfers, way: str, realm: StoredRealm) -> Table:
+async def _profiles(one: Transfers, say: Say) -> str:
+    """Where the time of the CS goes."""
+    say("-- profiles")
+    cs, pages = one.realm.cs, []
+    for title, way, work in (
+        ("Cache server: download", "down", one.download),
+        ("Cache server: upload", "up", one.upload),
+    ):
+
+        async def measured(way: str = way, work: Measure = work) -> tuple[float, float]:
+            return await work(), one.micros(way)
+
+        try:
+            pages.append(
+                await stored_profile.profiled(title, cs.pid, one.realm.directory, measured)
+            )
+        except Skipped as reason:
+            say(f"profile: skipped: {reason}")
+            return f"Profiles are skipped: {reason}.\n"
+    return "\n".join(pages)
+
+
+def _table(title: str, rows: dict[str, Row], one: Transfers, way: str) -> Table:
     table = Table(f"Stored data: {title}", "MB/s", rows=list(rows.values()))
     table.bars = [Bar(OWN, NGINX, least=RATIO)]
     for name in (OWN, NGINX):
         rows[name].detail = one.cipher.get(name, "")
     if way in one.cpu:
-        micros = one.cpu[way] * 1e6 / (one.parcel.length / 65536)
-        rows[OWN].detail += f"; {micros:.0f} µs of its processor time a chunk of 64 KiB"
-    rows[LIBRARY].detail = "sealed, signed, hashed and verified, from a file and to a file"
-    table.note = f"Bytes of content; {file_system(realm.directory)}."
+        rows[OWN].detail += f"; {one.micros(way):.0f} µs of its processor time a chunk of 64 KiB"
+    table.note = f"Content of {one.parcel.length:,} bytes, on {file_system(one.realm.directory)}."
     return table

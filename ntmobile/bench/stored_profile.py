@@ -1,19 +1,24 @@
-"""The floor of a cache server: what its work costs at least, without a server around it."""
+"""Where the time of a cache server goes: its functions, and what its work costs at least."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from twisted.internet.utils import getProcessOutputAndValue
 
-from ntmobile.bench.results import Row, Table
-from ntmobile.machines.exchange.objects import PART
+from ntmobile.bench.profiles import RATE, SECONDS, markdown, parse, shares
+from ntmobile.bench.results import NothingTransferred, Row, Skipped, Table
+from ntmobile.lab.supervision import SEARCH_PATH
+from ntmobile.machines.exchange.objects import CHUNK, PART
 from ntmobile.plugins.files import sync_directory
 
 #: Parts of one sample: 64 MiB.
@@ -96,3 +101,33 @@ def floor(place: Path, repeat: int) -> Table:
     table = Table("Stored data: the floor", "MB/s", note=_NOTE)
     table.rows = list(rows.values())
     return table
+
+
+async def profiled(
+    title: str, pid: int, directory: Path, work: Callable[[], Awaitable[tuple[float, float]]]
+) -> str:
+    """Profile a process while work is done again and again: a table in Markdown.
+
+    :param directory: for the profile. :param work: gives MB/s, and the microseconds of the
+        process's processor time a chunk of 64 KiB.
+    :raises Skipped: there is no py-spy, or it may not look at processes here.
+    """
+    program = shutil.which("py-spy", path=SEARCH_PATH)
+    if program is None:
+        raise Skipped("py-spy is not installed (pip install 'ntmobile[bench]')")
+    file = directory / "profile"
+    argv = ["record", "--pid", str(pid), "--format", "raw", "--function", "--rate", str(RATE)]
+    argv += ["--duration", str(SECONDS), "--output", str(file)]
+    recording = getProcessOutputAndValue(program, argv)
+    found: list[tuple[float, float]] = []
+    while not recording.called:
+        found.append(await work())
+    _, errors, status = await recording
+    if status:
+        said = errors.decode("utf-8", "replace").strip().splitlines() or ["no reason"]
+        raise Skipped(f"py-spy may not look at the server here ({said[-1].strip()})")
+    counts = parse(file.read_text(encoding="utf-8"))
+    if not counts:
+        raise NothingTransferred("the server was idle")
+    rate, micros = (median(each) for each in zip(*found, strict=True))
+    return markdown(title, shares(counts, micros), rate * 1e6 / CHUNK, "chunk")

@@ -115,8 +115,10 @@ class PartReceiver:
 
     async def _take(self) -> None:
         try:
+            await self._enough()  # nothing is looked up, or opened, for who has no room yet
             await self._look()
             while self._waiting or self._left:
+                await self._enough()
                 await self._slab()
         except Exception as problem:
             self._problem = problem
@@ -134,13 +136,16 @@ class PartReceiver:
         at = self.objects.unix_time()
         self._incoming = await self.storage.begin_part(identifier, number, size, digest, at)
 
-    async def _slab(self) -> None:
-        """Hash and write what has come, when it is enough."""
+    async def _enough(self) -> None:
+        """Wait until as much has come as is written at once, or the last of it."""
         while self._left and self._waiting < SLAB:
             if self._closed:
                 raise Unreachable("the request ended before its body")
             self._more = Deferred()
             await self._more
+
+    async def _slab(self) -> None:
+        """Hash and write what has come."""
         slab = b"".join(self._pieces)
         self._pieces.clear()
         self._waiting = 0
