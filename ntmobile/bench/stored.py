@@ -50,7 +50,7 @@ class Size:
     """
 
     octets: int = 1 << 30
-    library: int = 1 << 28
+    library: int = 1 << 27
     messages: int = 100
     waiting: int = 10_000
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
@@ -168,6 +169,8 @@ class HttpRequest(http.Request):
                 self.channel.abort()
             return
         finally:
+            if isinstance(answer.pieces, AsyncGenerator):
+                await answer.pieces.aclose()
             if not self._disconnected:
                 self.unregisterProducer()
         if not self._disconnected:

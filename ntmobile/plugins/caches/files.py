@@ -88,6 +88,8 @@ class FileBlobs:
         self._parts = root / "parts"
         self._keep_free = keep_free
         self._lock = -1
+        #: Directories that are known to outlive a crash; none of them is ever removed.
+        self._groups: set[Path] = set()
 
     # -- Opening
 
@@ -170,7 +172,9 @@ class FileBlobs:
         make_directory(directory)
         directory.parent.chmod(0o700)  # mkdir gives the mode to the last one only
         sync_directory(directory.parent)
-        sync_directory(self._parts)
+        if directory.parent not in self._groups:
+            sync_directory(self._parts)
+            self._groups.add(directory.parent)
 
     def get(self, name: BlobName, start: int, length: int) -> bytes:
         """See the protocol."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Final
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from ntmobile.errors import AccessDenied, MalformedMessage, NoSuchItem
@@ -32,8 +32,11 @@ from ntmobile.wire.messages.exchange import (
 )
 from ntmobile.wire.problems import Problem
 
-#: Bytes that are read of a part at once, so that many slow downloads need little memory.
+#: Bytes that are read of a part at once: much, or, where there are more than :data:`FEW` downloads,
+#: little, so that many slow ones need little memory.
 PIECE: Final = 1 << 19
+SMALL_PIECE: Final = 1 << 17
+FEW: Final = 16
 
 _RANGE: Final = re.compile(r"bytes=(\d{0,10})-(\d{0,10})")
 
@@ -45,6 +48,7 @@ class Downloads:
     storage: ICacheStorage
     objects: Objects
     trust: TrustStore
+    _active: int = field(default=0, init=False)
 
     def routes(self) -> list[Route]:
         """What can be asked."""
@@ -127,9 +131,10 @@ class Downloads:
         end = start + length
 
         def read() -> Deferred[bytes]:
-            size = min(PIECE, end - start)
-            return self.storage.read_part(identifier, number, start, size, at)
+            size = PIECE if self._active <= FEW else SMALL_PIECE
+            return self.storage.read_part(identifier, number, start, min(size, end - start), at)
 
+        self._active += 1
         coming = read()
         try:
             while start < end:
@@ -139,6 +144,7 @@ class Downloads:
                     coming = read()
                 yield piece
         finally:
+            self._active -= 1
             coming.addErrback(lambda _: None)
 
     async def confirm(self, call: Call) -> Answer:
