@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import Any
 
-from ntmobile.machines.exchange.objects import ObjectHeader, PartHasher
-from ntmobile.protocols.caching import incoming
+from ntmobile.machines.exchange.objects import ChunkHasher, ObjectHeader
+from ntmobile.protocols.caching import downloads, incoming
 from ntmobile.wire.messages.exchange import EncryptedDataUploadResponse
 from tests.caching import read_manifest
 from tests.http_bytes import Transport, answers
@@ -119,14 +118,37 @@ class IncomingTests(ObjectCase):
         self.assertEqual(self.ask(self.client, "POST", "/complete").status, 422)
 
     def test_hashes(self) -> None:
-        """R30: the hashes of a part are the same, however it is cut."""
+        """R30: the chunk hashes of a part are the same, however it is cut."""
+        header = ObjectHeader.parse(read_manifest(self.item).header)
         for number, part in enumerate(self.item.parts):
-            expected = ObjectHeader.parse(read_manifest(self.item).header).chunk_hashes(
-                number, part
-            )
             for size in (65536, 65552, 1 << 20, 7_000_001):
-                hasher = PartHasher()
+                hasher = ChunkHasher()
                 for begin in range(0, len(part), size):
                     hasher.update(part[begin : begin + size])
-                self.assertEqual(hasher.digest(), sha256(part).digest())
-                self.assertEqual(hasher.chunk_hashes(), expected)
+                self.assertEqual(hasher.hashes(), header.chunk_hashes(number, part))
+
+
+class PiecesTests(ObjectCase):
+    """Bob's device downloads a long part."""
+
+    plain = PLAIN
+
+    def test_by_number_of_downloads(self) -> None:
+        """A part is read in large pieces, and in small ones while there are many downloads."""
+        self.world.upload(self.client, self.item)
+        sizes: list[int] = []
+        read = self.world.storage.read_part
+
+        def counted(identifier: bytes, number: int, start: int, length: int, at: float) -> Any:
+            sizes.append(length)
+            return read(identifier, number, start, length, at)
+
+        self.patch(self.world.storage, "read_part", counted)
+        client = self.world.client(self.bob.fqdn)
+        for few, most in ((downloads.FEW, downloads.PIECE), (0, downloads.SMALL_PIECE)):
+            self.patch(downloads, "FEW", few)
+            for _ in range(2):
+                sizes.clear()
+                answer = self.ask(client, "GET", "/parts/0")
+                self.assertEqual(answer.body, self.item.parts[0])
+                self.assertEqual((max(sizes), sum(sizes)), (most, len(answer.body)))

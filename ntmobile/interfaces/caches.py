@@ -148,8 +148,8 @@ class IIncomingPart(Interface):
     One call at a time. Each Deferred fails as those of :class:`ICacheStorage` do.
     """
 
-    def write(data: bytes) -> Deferred[None]:
-        """Add a piece."""
+    def write(*pieces: bytes) -> Deferred[None]:
+        """Add pieces."""
 
     def keep(at: float) -> Deferred[bool]:
         """Keep it, after all of it was written and verified; see :meth:`ICacheStorage.put_part`."""
@@ -217,6 +217,11 @@ class ICacheStorage(Interface):
 
         :param limit: of :attr:`Standing.missing`. :raises NoSuchItem: there is none.
         """
+
+    def look_up(
+        identifier: bytes, at: float, limit: int = 1000
+    ) -> Deferred[tuple[StoredObject, Standing] | None]:
+        """Give an object and how it stands, both at one time; see :meth:`standing`."""
 
     def put_part(
         identifier: bytes, number: int, data: bytes, digest: bytes, at: float

@@ -131,18 +131,16 @@ class ObjectHeader:
         )
 
 
-class PartHasher:
-    """The hashes of a part, made as it comes: of all of it, and of each of its sealed chunks."""
+class ChunkHasher:
+    """The hashes of the sealed chunks of a part, made as it comes."""
 
     def __init__(self) -> None:
-        self._whole = sha256()
         self._chunk = sha256()
         self._room = SEALED_CHUNK
         self._done: list[bytes] = []
 
     def update(self, data: bytes | memoryview) -> None:
         """Take the next bytes, of any cut."""
-        self._whole.update(data)
         view = memoryview(data)
         while len(view):
             piece = view[: self._room]
@@ -153,11 +151,7 @@ class PartHasher:
                 self._done.append(self._chunk.digest())
                 self._chunk, self._room = sha256(), SEALED_CHUNK
 
-    def digest(self) -> bytes:
-        """SHA-256 of all that came."""
-        return self._whole.digest()
-
-    def chunk_hashes(self) -> bytes:
+    def hashes(self) -> bytes:
         """As :meth:`ObjectHeader.chunk_hashes`, when the whole part has come."""
         rest = [self._chunk.digest()] if self._room < SEALED_CHUNK else []
         return b"".join([*self._done, *rest])

@@ -50,12 +50,17 @@ class IncomingPart:
         self._size = size
         self._writer = writer
 
-    def write(self, data: bytes) -> Deferred[None]:
+    def write(self, *pieces: bytes) -> Deferred[None]:
         """See the interface."""
         writer = self._writer
         if writer is None:
             return succeed(None)
-        return self._storage.incoming(lambda: writer.write(data))
+
+        def work() -> None:
+            for piece in pieces:
+                writer.write(piece)
+
+        return self._storage.incoming(work)
 
     def keep(self, at: float) -> Deferred[bool]:
         """See the interface."""

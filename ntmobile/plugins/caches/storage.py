@@ -30,7 +30,7 @@ from ntmobile.interfaces import (
 )
 from ntmobile.plugins.caches import accounts, deliveries, keys, objects
 from ntmobile.plugins.caches.blobs import BlobName, Blobs, BlobWriter
-from ntmobile.plugins.caches.database import Database
+from ntmobile.plugins.caches.database import Database, Transaction
 from ntmobile.plugins.caches.incoming import IncomingPart
 
 _T = TypeVar("_T")
@@ -227,6 +227,19 @@ class RecordStorage:
                 lambda t: objects.standing(t, objects.expect(t, identifier, at), limit)
             )
         )
+
+    def look_up(
+        self, identifier: bytes, at: float, limit: int = 1000
+    ) -> Deferred[tuple[StoredObject, Standing] | None]:
+        """See the interface."""
+
+        def look(t: Transaction) -> tuple[StoredObject, Standing] | None:
+            record = objects.find(t, identifier, at)
+            if record is None:
+                return None
+            return record.announced, objects.standing(t, record, limit)
+
+        return self._run(lambda: self._database.read(look))
 
     def put_part(
         self, identifier: bytes, number: int, data: bytes, digest: bytes, at: float

@@ -7,7 +7,9 @@ is that of its body, as for any request, and little is left to do when its last 
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any, Final
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -15,7 +17,7 @@ from twisted.python.failure import Failure
 
 from ntmobile.errors import MalformedMessage, NoSuchItem, NTMobileError, Unreachable
 from ntmobile.interfaces import ICacheStorage, IIncomingPart
-from ntmobile.machines.exchange.objects import PartHasher
+from ntmobile.machines.exchange.objects import ChunkHasher
 from ntmobile.protocols.caching.access import Caller
 from ntmobile.protocols.caching.objects import Found, Objects
 from ntmobile.protocols.caching.roots import Offload
@@ -24,7 +26,9 @@ from ntmobile.wire.http_digests import CONTENT_DIGEST, parse_content_digest
 from ntmobile.wire.messages.exchange import Manifest
 
 #: Bytes that are hashed and written at once.
-SLAB: Final = 1 << 20
+SLAB: Final = 1 << 19
+#: Pieces that are not joined for that.
+FEW: Final = 4
 
 
 async def find_part(
@@ -55,7 +59,8 @@ class PartReceiver:
     offload: Offload
     head: Head
     caller: Caller
-    _hasher: PartHasher = field(factory=PartHasher, init=False)
+    _whole: Any = field(factory=sha256, init=False)
+    _chunks: ChunkHasher = field(factory=ChunkHasher, init=False)
     _pieces: list[bytes] = field(factory=list, init=False)
     _waiting: int = field(default=0, init=False)
     _left: int = field(init=False)
@@ -86,7 +91,8 @@ class PartReceiver:
     async def digest(self) -> bytes:
         """See the protocol."""
         await self._all()
-        return self._hasher.digest()
+        digest: bytes = self._whole.digest()
+        return digest
 
     def close(self) -> None:
         """See the protocol."""
@@ -104,7 +110,7 @@ class PartReceiver:
         await self._all()
         assert self._found is not None and self._incoming is not None
         complete = await self._incoming.keep(self.objects.unix_time())
-        return self._found.manifest, self._hasher.chunk_hashes(), complete
+        return self._found.manifest, self._chunks.hashes(), complete
 
     async def _all(self) -> None:
         if not self._over:
@@ -146,19 +152,22 @@ class PartReceiver:
 
     async def _slab(self) -> None:
         """Hash and write what has come."""
-        slab = b"".join(self._pieces)
-        self._pieces.clear()
-        self._waiting = 0
-        hashing = Deferred.fromCoroutine(self._hash(slab))
+        slab, self._pieces, self._waiting = self._pieces, [], 0
+        if len(slab) > FEW:
+            slab = [b"".join(slab)]
+        hashers = (self._whole.update, self._chunks.update)
+        hashing = [Deferred.fromCoroutine(self._hash(update, slab)) for update in hashers]
         try:
             if self._incoming is not None:
-                await self._incoming.write(slab)
+                await self._incoming.write(*slab)
         finally:
-            await hashing
+            for each in hashing:
+                await each
 
-    async def _hash(self, slab: bytes) -> None:
+    async def _hash(self, update: Callable[[bytes], None], slab: list[bytes]) -> None:
         def work() -> bytes:
-            self._hasher.update(slab)
+            for piece in slab:
+                update(piece)
             return b""
 
         await self.offload(work)
