@@ -11,7 +11,7 @@ from typing import Final
 
 from attrs import define, field
 
-from ntmobile.bench.load_realm import HOST, free_ports
+from ntmobile.bench.load_realm import HOST, free_ports, processor_seconds
 from ntmobile.bench.programs import debian
 from ntmobile.errors import Unreachable
 from ntmobile.lab import kernel
@@ -107,6 +107,12 @@ class Nginx:
     def stored(self, name: str) -> Path:
         """The file that was put under a name."""
         return self.place / "files" / name
+
+    def cpu(self) -> float:
+        """Seconds of the processor so far."""
+        return (
+            0.0 if self._process is None else processor_seconds(f"/proc/{self._process.pid}/stat")
+        )
 
     def stop(self) -> None:
         """End it."""

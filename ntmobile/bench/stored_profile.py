@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from statistics import median
-from typing import Final
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from twisted.internet.task import deferLater
 from twisted.internet.utils import getProcessOutputAndValue
 
 from ntmobile.bench.profiles import RATE, SECONDS, markdown, parse, shares
@@ -23,6 +23,8 @@ from ntmobile.plugins.files import sync_directory
 
 #: Parts of one sample: 64 MiB.
 COUNT: Final = 16
+#: Seconds that a profiler takes to begin.
+ATTACHING: Final = 0.5
 _RECORD: Final = 1 << 14
 
 _NOTE: Final = """\
@@ -104,9 +106,13 @@ def floor(place: Path, repeat: int) -> Table:
 
 
 async def profiled(
-    title: str, pid: int, directory: Path, work: Callable[[], Awaitable[tuple[float, float]]]
+    reactor: Any,
+    title: str,
+    pid: int,
+    directory: Path,
+    work: Callable[[], Awaitable[tuple[float, float]]],
 ) -> str:
-    """Profile a process while work is done again and again: a table in Markdown.
+    """Profile a process while work is done once: a table in Markdown.
 
     :param directory: for the profile. :param work: gives MB/s, and the microseconds of the
         process's processor time a chunk of 64 KiB.
@@ -119,9 +125,8 @@ async def profiled(
     argv = ["record", "--pid", str(pid), "--format", "raw", "--function", "--rate", str(RATE)]
     argv += ["--duration", str(SECONDS), "--output", str(file)]
     recording = getProcessOutputAndValue(program, argv)
-    found: list[tuple[float, float]] = []
-    while not recording.called:
-        found.append(await work())
+    await deferLater(reactor, ATTACHING, lambda: None)
+    rate, micros = await work()
     _, errors, status = await recording
     if status:
         said = errors.decode("utf-8", "replace").strip().splitlines() or ["no reason"]
@@ -129,5 +134,4 @@ async def profiled(
     counts = parse(file.read_text(encoding="utf-8"))
     if not counts:
         raise NothingTransferred("the server was idle")
-    rate, micros = (median(each) for each in zip(*found, strict=True))
     return markdown(title, shares(counts, micros), rate * 1e6 / CHUNK, "chunk")
