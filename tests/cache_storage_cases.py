@@ -191,7 +191,7 @@ class ObjectCases(StorageCases):
         each = announced()
         await storage.add_object(each, NOW)
         data, digest = part(number)
-        coming = await storage.begin_part(each.identifier, number, len(data), digest, NOW)
+        coming = await storage.begin_part(each.identifier, ALICE, number, len(data), digest, NOW)
         verifyObject(IIncomingPart, coming)
         await coming.write(data[:300])
         await coming.write(data[300:])
@@ -209,7 +209,7 @@ class ObjectCases(StorageCases):
         self.assertFalse(await again.keep(NOW))
         await self.filled(storage, announced(), [1])
         data, digest = part(2, 500)
-        last = await storage.begin_part(b"o" * 16, 2, 500, digest, NOW)
+        last = await storage.begin_part(b"o" * 16, ALICE, 2, 500, digest, NOW)
         await last.write(data)
         self.assertTrue(await last.keep(NOW))
 
@@ -229,7 +229,9 @@ class ObjectCases(StorageCases):
         coming = await self.begun(storage)
         await storage.remove(b"o" * 16)
         await self.refused(NoSuchItem, coming.keep(NOW))
-        await self.refused(NoSuchItem, storage.begin_part(b"o" * 16, 0, *_sized(part(0)), NOW))
+        await self.refused(
+            NoSuchItem, storage.begin_part(b"o" * 16, ALICE, 0, *_sized(part(0)), NOW)
+        )
 
     async def test_wrong_begin(self) -> None:
         """A part that would be refused is refused before it comes."""
@@ -240,8 +242,10 @@ class ObjectCases(StorageCases):
             (MalformedMessage, 1, 999, part(1)[1]),
             (MalformedMessage, 3, 1000, part(1)[1]),
         ):
-            asked = storage.begin_part(b"o" * 16, number, size, digest, NOW)
+            asked = storage.begin_part(b"o" * 16, ALICE, number, size, digest, NOW)
             await self.refused(kind, asked)
+        asked = storage.begin_part(b"o" * 16, BOB, 1, 1000, part(1)[1], NOW)
+        await self.refused(NoSuchItem, asked)
 
     async def test_resumed(self) -> None:
         """R30: what came stays; the same part again is fine, and one with other data refused."""

@@ -27,7 +27,7 @@ from ntmobile.plugins.caches.blobs import BlobName
 from ntmobile.plugins.caches.objects import record_part, remove
 from ntmobile.plugins.caches.sqlite import SQLiteDatabase
 from tests import cache_delivery_cases, cache_storage_cases
-from tests.cache_storage_cases import BOB, NOW, announced, key, part
+from tests.cache_storage_cases import ALICE, BOB, NOW, announced, key, part
 
 
 class _Files(cache_storage_cases.StorageCases):
@@ -180,7 +180,7 @@ class DirectoryTests(_Files):
         storage = await self.opened()
         await storage.add_object(announced(), NOW)
         for number in (0, 1):
-            coming = await storage.begin_part(b"o" * 16, number, 1000, part(number)[1], NOW)
+            coming = await storage.begin_part(b"o" * 16, ALICE, number, 1000, part(number)[1], NOW)
             await coming.write(b"some")
             self.assertEqual(len(self.found()), 1)
             if not number:

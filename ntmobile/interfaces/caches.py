@@ -149,7 +149,7 @@ class IIncomingPart(Interface):
     """
 
     def write(*pieces: bytes) -> Deferred[None]:
-        """Add pieces."""
+        """Add a few pieces."""
 
     def keep(at: float) -> Deferred[bool]:
         """Keep it, after all of it was written and verified; see :meth:`ICacheStorage.put_part`."""
@@ -236,10 +236,11 @@ class ICacheStorage(Interface):
         """
 
     def begin_part(
-        identifier: bytes, number: int, size: int, digest: bytes, at: float
+        identifier: bytes, sender: str, number: int, size: int, digest: bytes, at: float
     ) -> Deferred[IIncomingPart]:
         """Begin a part of so many bytes that comes piece by piece; raises as :meth:`put_part`.
 
+        :param sender: who must have announced the object; else it is as if it were not there.
         :param digest: SHA-256 that it is to have; the caller verifies that before it is kept.
         """
 

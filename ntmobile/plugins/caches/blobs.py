@@ -28,8 +28,8 @@ class BlobName:
 class BlobWriter(Protocol):
     """A blob that comes piece by piece; it blocks, and is used by one thread at a time."""
 
-    def write(self, data: bytes) -> None:
-        """Add a piece."""
+    def write(self, *pieces: bytes) -> None:
+        """Add a few pieces."""
 
     def keep(self) -> None:
         """Keep what was written under its name, durable when this returns.
@@ -49,9 +49,9 @@ class Gathered:
         self._name = name
         self._pieces: list[bytes] = []
 
-    def write(self, data: bytes) -> None:
+    def write(self, *pieces: bytes) -> None:
         """See the protocol."""
-        self._pieces.append(data)
+        self._pieces += pieces
 
     def keep(self) -> None:
         """See the protocol."""

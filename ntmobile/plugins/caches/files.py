@@ -38,12 +38,14 @@ class FileWriter:
         self._descriptor, self._temporary = tempfile.mkstemp(prefix=".new-", dir=directory)  # 0600
         self._size = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, *pieces: bytes) -> None:
         """See the protocol."""
         try:
-            written = 0
-            while written < len(data):
-                written += os.write(self._descriptor, memoryview(data)[written:])
+            written = os.writev(self._descriptor, pieces)
+            if written < sum(map(len, pieces)):
+                data = memoryview(b"".join(pieces))
+                while written < len(data):
+                    written += os.write(self._descriptor, data[written:])
             # Begins to write it, and waits for nothing; pages that are not on the disk yet stay.
             os.posix_fadvise(self._descriptor, self._size, written, os.POSIX_FADV_DONTNEED)
             self._size += written

@@ -56,11 +56,7 @@ class IncomingPart:
         if writer is None:
             return succeed(None)
 
-        def work() -> None:
-            for piece in pieces:
-                writer.write(piece)
-
-        return self._storage.incoming(work)
+        return self._storage.incoming(lambda: writer.write(*pieces))
 
     def keep(self, at: float) -> Deferred[bool]:
         """See the interface."""

@@ -258,14 +258,17 @@ class RecordStorage:
         return self._run(work)
 
     def begin_part(
-        self, identifier: bytes, number: int, size: int, digest: bytes, at: float
+        self, identifier: bytes, sender: str, number: int, size: int, digest: bytes, at: float
     ) -> Deferred[IIncomingPart]:
         """See the interface."""
 
+        def look(t: Transaction) -> tuple[BlobName, bool]:
+            if objects.expect(t, identifier, at).announced.sender != sender:
+                raise NoSuchItem(f"there is no object {identifier.hex()} of {sender} here")
+            return objects.expect_part(t, identifier, number, size, digest, at)
+
         def work() -> IIncomingPart:
-            name, there = self._database.read(
-                lambda t: objects.expect_part(t, identifier, number, size, digest, at)
-            )
+            name, there = self._database.read(look)
             writer = None if there else self._blobs.begin(name)
             if writer is not None:
                 self._writers.add(writer)

@@ -7,7 +7,9 @@ is that of its body, as for any request, and little is left to do when its last 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any, Final
 
@@ -26,7 +28,7 @@ from ntmobile.wire.http_digests import CONTENT_DIGEST, parse_content_digest
 from ntmobile.wire.messages.exchange import Manifest
 
 #: Bytes that are hashed and written at once.
-SLAB: Final = 1 << 19
+SLAB: Final = 1 << 20
 #: Pieces that are not joined for that.
 FEW: Final = 4
 
@@ -48,6 +50,48 @@ async def find_part(
 
 
 @define(eq=False)
+class Lane:
+    """Does one thing after another; after one that failed, nothing more."""
+
+    _works: deque[Callable[[], Awaitable[object]]] = field(factory=deque, init=False)
+    _running: bool = field(default=False, init=False)
+    _problem: Exception | None = field(default=None, init=False)
+    _waiting: list[Deferred[None]] = field(factory=list, init=False)
+
+    def add(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Do something more."""
+        self._works.append(work)
+        if not self._running:
+            self._running = True
+            Deferred.fromCoroutine(self._run())
+
+    async def done(self) -> None:
+        """Wait until all is done.
+
+        :raises Exception: of what failed.
+        """
+        while self._running:
+            waiting: Deferred[None] = Deferred()
+            self._waiting.append(waiting)
+            await waiting
+        if self._problem is not None:
+            raise self._problem
+
+    async def _run(self) -> None:
+        while self._works:
+            work = self._works.popleft()
+            try:
+                if self._problem is None:
+                    await work()
+            except Exception as problem:
+                self._problem = problem
+        self._running = False
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
+
+
+@define(eq=False)
 class PartReceiver:
     """See :class:`~ntmobile.protocols.http_routes.Receiver`.
 
@@ -59,6 +103,9 @@ class PartReceiver:
     offload: Offload
     head: Head
     caller: Caller
+    _writing: Lane = field(factory=Lane, init=False)
+    _digesting: Lane = field(factory=Lane, init=False)
+    _chunking: Lane = field(factory=Lane, init=False)
     _whole: Any = field(factory=sha256, init=False)
     _chunks: ChunkHasher = field(factory=ChunkHasher, init=False)
     _pieces: list[bytes] = field(factory=list, init=False)
@@ -66,39 +113,33 @@ class PartReceiver:
     _left: int = field(init=False)
     _found: Found | None = field(default=None, init=False)
     _incoming: IIncomingPart | None = field(default=None, init=False)
-    _problem: Exception | None = field(default=None, init=False)
-    _over: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
-    _more: Deferred[None] | None = field(default=None, init=False)
-    _end: Deferred[None] | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._left = self.head.length
-        Deferred.fromCoroutine(self._take())
 
     # -- Receiver
 
     def write(self, data: bytes) -> None:
         """See the protocol."""
-        if self._over:
-            return  # it failed, and that is answered when all has come
         self._pieces.append(data)
         self._waiting += len(data)
         self._left -= len(data)
         if self._waiting >= SLAB or not self._left:
-            _wake(self._more)
+            self._slab()
 
     async def digest(self) -> bytes:
         """See the protocol."""
-        await self._all()
+        await self._writing.done()
+        await self._digesting.done()
         digest: bytes = self._whole.digest()
         return digest
 
     def close(self) -> None:
         """See the protocol."""
-        self._closed = True
-        _wake(self._more)
-        self._drop()
+        if not self._closed:
+            self._closed = True
+            Deferred.fromCoroutine(self._drop())
 
     # -- What it does
 
@@ -107,82 +148,57 @@ class PartReceiver:
 
         :return: the object's manifest, the part's chunk hashes, whether the object is complete.
         """
-        await self._all()
         assert self._found is not None and self._incoming is not None
         complete = await self._incoming.keep(self.objects.unix_time())
+        await self._chunking.done()
         return self._found.manifest, self._chunks.hashes(), complete
 
-    async def _all(self) -> None:
-        if not self._over:
-            self._end = Deferred()
-            await self._end
-        if self._problem is not None:
-            raise self._problem
-
-    async def _take(self) -> None:
-        try:
-            await self._enough()  # nothing is looked up, or opened, for who has no room yet
-            await self._look()
-            while self._waiting or self._left:
-                await self._enough()
-                await self._slab()
-        except Exception as problem:
-            self._problem = problem
-            self._pieces.clear()
-        self._over = True
-        self._drop()
-        _wake(self._end)
-
-    async def _look(self) -> None:
-        """Look up what is uploaded, and begin it."""
-        identifier, number = self.head.values["object"], self.head.values["part"]
-        size = self.head.length
-        self._found = await find_part(self.objects, self.caller, identifier, number, size)
-        digest = parse_content_digest(self.head.header(CONTENT_DIGEST) or "")
-        at = self.objects.unix_time()
-        self._incoming = await self.storage.begin_part(identifier, number, size, digest, at)
-
-    async def _enough(self) -> None:
-        """Wait until as much has come as is written at once, or the last of it."""
-        while self._left and self._waiting < SLAB:
-            if self._closed:
-                raise Unreachable("the request ended before its body")
-            self._more = Deferred()
-            await self._more
-
-    async def _slab(self) -> None:
-        """Hash and write what has come."""
+    def _slab(self) -> None:
+        """Have what has come hashed and written."""
         slab, self._pieces, self._waiting = self._pieces, [], 0
         if len(slab) > FEW:
             slab = [b"".join(slab)]
-        hashers = (self._whole.update, self._chunks.update)
-        hashing = [Deferred.fromCoroutine(self._hash(update, slab)) for update in hashers]
-        try:
-            if self._incoming is not None:
-                await self._incoming.write(*slab)
-        finally:
-            for each in hashing:
-                await each
+        self._writing.add(lambda: self._write(slab))
+        self._digesting.add(lambda: self._hash(self._whole.update, slab))
+        self._chunking.add(lambda: self._hash(self._chunks.update, slab))
 
-    async def _hash(self, update: Callable[[bytes], None], slab: list[bytes]) -> None:
+    async def _write(self, slab: list[bytes]) -> None:
+        if self._incoming is None:
+            # With the first slab: nothing is opened for who has no room for a body yet.
+            self._incoming = await self._begin()
+        if self._closed:
+            raise Unreachable("the request ended before its body")
+        await self._incoming.write(*slab)
+
+    async def _begin(self) -> IIncomingPart:
+        """Look up what is uploaded while it is begun."""
+        identifier, number = self.head.values["object"], self.head.values["part"]
+        size, at = self.head.length, self.objects.unix_time()
+        digest = parse_content_digest(self.head.header(CONTENT_DIGEST) or "")
+        sender = self.caller.fqdn if self.caller.certificate is None else ""
+        beginning = self.storage.begin_part(identifier, sender, number, size, digest, at)
+        try:
+            found = await find_part(self.objects, self.caller, identifier, number, size)
+        except Exception:
+            beginning.addCallback(lambda begun: begun.drop()).addErrback(_undropped)
+            raise
+        self._found = found
+        return await beginning
+
+    def _hash(self, update: Callable[[bytes], None], slab: list[bytes]) -> Awaitable[bytes]:
         def work() -> bytes:
             for piece in slab:
                 update(piece)
             return b""
 
-        await self.offload(work)
+        return self.offload(work)
 
-    def _drop(self) -> None:
-        """Throw away what nobody will keep, when nothing is being written."""
-        incoming = self._incoming
-        if incoming is not None and self._over and (self._closed or self._problem is not None):
-            self._incoming = None
-            incoming.drop().addErrback(_undropped)
-
-
-def _wake(waiting: Deferred[None] | None) -> None:
-    if waiting is not None and not waiting.called:
-        waiting.callback(None)
+    async def _drop(self) -> None:
+        """Throw away what was not kept, when nothing is being written."""
+        with suppress(Exception):  # it was answered with it
+            await self._writing.done()
+        if self._incoming is not None:
+            self._incoming.drop().addErrback(_undropped)
 
 
 def _undropped(failure: Failure) -> None:
