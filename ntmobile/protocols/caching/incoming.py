@@ -7,7 +7,6 @@ is that of its body, as for any request, and little is left to do when its last 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from hashlib import sha256
@@ -27,7 +26,7 @@ from ntmobile.protocols.http_routes import Head
 from ntmobile.wire.http_digests import CONTENT_DIGEST, parse_content_digest
 from ntmobile.wire.messages.exchange import Manifest
 
-#: Bytes that are hashed and written at once.
+#: Bytes that are hashed and written at once, at least.
 SLAB: Final = 1 << 20
 #: Pieces that are not joined for that.
 FEW: Final = 4
@@ -51,16 +50,20 @@ async def find_part(
 
 @define(eq=False)
 class Lane:
-    """Does one thing after another; after one that failed, nothing more."""
+    """Has pieces worked on in their order: each time all that have come, until something fails.
 
-    _works: deque[Callable[[], Awaitable[object]]] = field(factory=deque, init=False)
+    :ivar work: works on pieces.
+    """
+
+    work: Callable[[list[bytes]], Awaitable[object]]
+    _pieces: list[bytes] = field(factory=list, init=False)
     _running: bool = field(default=False, init=False)
     _problem: Exception | None = field(default=None, init=False)
     _waiting: list[Deferred[None]] = field(factory=list, init=False)
 
-    def add(self, work: Callable[[], Awaitable[object]]) -> None:
-        """Do something more."""
-        self._works.append(work)
+    def add(self, pieces: list[bytes]) -> None:
+        """Have more worked on."""
+        self._pieces += pieces
         if not self._running:
             self._running = True
             Deferred.fromCoroutine(self._run())
@@ -78,11 +81,11 @@ class Lane:
             raise self._problem
 
     async def _run(self) -> None:
-        while self._works:
-            work = self._works.popleft()
+        while self._pieces:
+            pieces, self._pieces = self._pieces, []
             try:
                 if self._problem is None:
-                    await work()
+                    await self.work(pieces)
             except Exception as problem:
                 self._problem = problem
         self._running = False
@@ -103,9 +106,9 @@ class PartReceiver:
     offload: Offload
     head: Head
     caller: Caller
-    _writing: Lane = field(factory=Lane, init=False)
-    _digesting: Lane = field(factory=Lane, init=False)
-    _chunking: Lane = field(factory=Lane, init=False)
+    _writing: Lane = field(init=False)
+    _digesting: Lane = field(init=False)
+    _chunking: Lane = field(init=False)
     _whole: Any = field(factory=sha256, init=False)
     _chunks: ChunkHasher = field(factory=ChunkHasher, init=False)
     _pieces: list[bytes] = field(factory=list, init=False)
@@ -117,6 +120,9 @@ class PartReceiver:
 
     def __attrs_post_init__(self) -> None:
         self._left = self.head.length
+        self._writing = Lane(self._write)
+        self._digesting = Lane(lambda pieces: self._hash(self._whole.update, pieces))
+        self._chunking = Lane(lambda pieces: self._hash(self._chunks.update, pieces))
 
     # -- Receiver
 
@@ -158,17 +164,16 @@ class PartReceiver:
         slab, self._pieces, self._waiting = self._pieces, [], 0
         if len(slab) > FEW:
             slab = [b"".join(slab)]
-        self._writing.add(lambda: self._write(slab))
-        self._digesting.add(lambda: self._hash(self._whole.update, slab))
-        self._chunking.add(lambda: self._hash(self._chunks.update, slab))
+        for lane in (self._writing, self._digesting, self._chunking):
+            lane.add(slab)
 
-    async def _write(self, slab: list[bytes]) -> None:
+    async def _write(self, pieces: list[bytes]) -> None:
         if self._incoming is None:
             # With the first slab: nothing is opened for who has no room for a body yet.
             self._incoming = await self._begin()
         if self._closed:
             raise Unreachable("the request ended before its body")
-        await self._incoming.write(*slab)
+        await self._incoming.write(*pieces)
 
     async def _begin(self) -> IIncomingPart:
         """Look up what is uploaded while it is begun."""
@@ -185,9 +190,9 @@ class PartReceiver:
         self._found = found
         return await beginning
 
-    def _hash(self, update: Callable[[bytes], None], slab: list[bytes]) -> Awaitable[bytes]:
+    def _hash(self, update: Callable[[bytes], None], pieces: list[bytes]) -> Awaitable[bytes]:
         def work() -> bytes:
-            for piece in slab:
+            for piece in pieces:
                 update(piece)
             return b""
 
