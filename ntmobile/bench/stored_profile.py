@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.utils import getProcessOutputAndValue
 
 from ntmobile.bench.profiles import RATE, SECONDS, markdown, parse, shares
-from ntmobile.bench.results import NothingTransferred, Row, Skipped, Table
+from ntmobile.bench.results import Row, Skipped, Table
 from ntmobile.lab.supervision import SEARCH_PATH
 from ntmobile.machines.exchange.objects import CHUNK, PART
 from ntmobile.plugins.files import sync_directory
@@ -116,7 +116,7 @@ async def profiled(
 
     :param directory: for the profile. :param work: gives MB/s, and the microseconds of the
         process's processor time a chunk of 64 KiB.
-    :raises Skipped: there is no py-spy, or it may not look at processes here.
+    :raises Skipped: there is no py-spy, it may not look at processes here, or began too late.
     """
     program = shutil.which("py-spy", path=SEARCH_PATH)
     if program is None:
@@ -133,5 +133,5 @@ async def profiled(
         raise Skipped(f"py-spy may not look at the server here ({said[-1].strip()})")
     counts = parse(file.read_text(encoding="utf-8"))
     if not counts:
-        raise NothingTransferred("the server was idle")
+        raise Skipped("all was transferred before the profiler had begun")
     return markdown(title, shares(counts, micros), rate * 1e6 / CHUNK, "chunk")
