@@ -24,19 +24,8 @@ from ntmobile.errors import (
     Unreachable,
     UntrustedIdentity,
 )
-from ntmobile.servers.cache import CacheService
-from ntmobile.servers.cache_configuration import load_cache
-from tests.platforms import (
-    DC1,
-    DC2,
-    HOST,
-    Platform,
-    PlatformTestCase,
-    coordinators,
-    free_port,
-    make_realm,
-    realm_ports,
-)
+from tests.exchange_platforms import StoresTestCase
+from tests.platforms import DC1, HOST, Platform
 
 TEXT = b"nobody between the two reads this. " * 150000  # two parts
 
@@ -59,7 +48,7 @@ class Client:
         self.exchange = Exchange(reactor, lambda: self.session, self.store, self.pins)
 
 
-class ClientExchangeTests(PlatformTestCase):
+class ClientExchangeTests(StoresTestCase):
     """Alice's phone sends to Bob's laptop of another domain, which is off."""
 
     async def start(self, other: str = "ntm.example") -> tuple[Client, Client]:
@@ -67,47 +56,14 @@ class ClientExchangeTests(PlatformTestCase):
 
         :param other: the laptop's realm.
         """
-        ours, theirs, port = realm_ports(), realm_ports(), free_port()
-        users = (f"alice@{DC1}", f"bob@{DC2}")
-        home = table = coordinators("ntm.example", ours)
-        abroad = coordinators(other, theirs) if other != "ntm.example" else ""
-        table += abroad
-        second = platform = make_realm(self.place(), "ntm.example", users, abroad, ours)
-        if abroad:
-            second = make_realm(self.place(), other, (f"bob@dc2.{other}",), home, theirs)
-            platform.realm.trust(other, second.directory / "ca.pem")
-            second.realm.trust("ntm.example", platform.directory / "ca.pem")
-            await self.run_platform(second)
-        platform.realm.add_cache("cs1", DC1, [HOST], port)
-        file = platform.directory / "caches" / "cs1.toml"
-        text = file.read_text(encoding="utf-8")
-        static = f'[lookup]\nplugin = "static"\n[lookup.coordinators]\n{table}'
-        file.write_text(text.replace('[lookup]\nplugin = "dns"\n', static), encoding="utf-8")
-        cache = CacheService(load_cache(file), reactor)
-        cache.startService()
-        self.addCleanup(lambda: Deferred.fromCoroutine(self.stop(cache)))
-        await self.run_platform(platform)
-        phone = await self.client(platform, f"alice@{DC1}", "phone")
-        laptop = await self.client(second, f"bob@dc2.{other}", "laptop")
-        caches = platform.services["dc1"].stored_data.caches
-        await self.eventually(lambda: len(caches) == 1, "the cache server registered")
-        found = second.services["dc2"].domain.clients.find(laptop.fqdn)
+        stores = await self.stores(other)
+        phone = await self.client(stores.first, f"alice@{DC1}", "phone")
+        laptop = await self.client(stores.second, f"bob@dc2.{other}", "laptop")
+        found = stores.second.services["dc2"].domain.clients.find(laptop.fqdn)
         found.policy = evolve(found.policy, allow=("*.alice.dc1.ntm.example",))
-        push = platform.services["as"].tokens
-        last = platform.services["as"].store.last_token_change
-        await self.eventually(
-            lambda: (
-                bool(push.conversations)
-                and all(each.known == last() for each in push.conversations)
-            ),
-            "the cache server knows the tokens",
-        )
+        await self.tokens_known(stores)
         await laptop.exchange.publish()
         return phone, laptop
-
-    async def stop(self, cache: Any) -> None:
-        """End the cache server."""
-        await cache.stopService()
 
     async def client(self, platform: Platform, account: str, device: str) -> Client:
         """Enrol a device and log in."""

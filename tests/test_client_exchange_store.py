@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.client.exchange import ExchangeStore, Outgoing
+from ntmobile.client.exchange import ExchangeStore, Outgoing, Status
 from ntmobile.errors import ConfigurationError, StorageFailed
 from ntmobile.machines.exchange.prekeys import PreKeySecret
 
@@ -73,7 +74,12 @@ class ExchangeStoreTests(SynchronousTestCase):
 
     def test_outgoing(self) -> None:
         """What is to be sent is there after a restart, with all that is needed to go on."""
-        sent = Outgoing(OBJECT, b"manifest", "/a/file", 5, b"hashes", "cs1.dc1", "uploading")
+        where = Status("laptop.bob.dc2.ntm.example", "not told", "its domain is away")
+        sent = Outgoing(
+            OBJECT, b"manifest", "file", "/a/file", 5, b"hashes", "cs1.dc1", "uploading", 1.0, 9
+        )
+        self.store.keep_outgoing(sent)
+        sent = evolve(sent, state="stored", hashes=b"", reason="why", statuses=(where,))
         self.store.keep_outgoing(sent)
         self.assertEqual(self.open().outgoing(), [sent])
 

@@ -27,6 +27,8 @@ from ntmobile.protocols.tls import tls_problem
 
 #: Largest answer, in bytes.
 ANSWER: Final = 1 << 16
+#: Seconds for which an idle connection is kept: less than servers keep it.
+KEPT: Final = 30
 
 
 @implementer(IPolicyForHTTPS)
@@ -118,6 +120,7 @@ class HttpServerAt:
         self._timeout = timeout
         self._pool = HTTPConnectionPool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = 1
+        self._pool.cachedConnectionTimeout = KEPT
         self._pool.retryAutomatically = False
         self._agent = Agent(reactor, _OneServer(tls), connectTimeout=timeout, pool=self._pool)
 

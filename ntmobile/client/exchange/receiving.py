@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Awaitable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +15,7 @@ from twisted.logger import Logger
 from ntmobile.client.exchange.asking import SignedServer
 from ntmobile.client.exchange.device import Device
 from ntmobile.client.exchange.items import Item
+from ntmobile.client.exchange.sending import Progress
 from ntmobile.errors import (
     AlreadyExists,
     AuthenticationError,
@@ -62,24 +66,34 @@ async def publish(device: Device) -> None:
     device.store.erase_prekeys(ring.erase(0.0 if waits else now, now))
 
 
-async def inbox(device: Device, application: str) -> list[Item]:
-    """Open the keys that wait, then the details of the objects (R29)."""
-    items = []
+async def inbox(device: Device, application: str | None) -> list[Item]:
+    """Open the keys that wait, then the details of the objects (R29).
+
+    :param application: None: all.
+    """
+    found = []
     async with device.coordinator() as home:
         entries = await _entries(home, application)
+        known, received = device.store.items(), device.store.all_received()
         for entry in sorted(entries, key=lambda each: each.kind == "data"):
+            name = entry.sender, entry.identifier[:16]
             try:
                 if entry.kind == "key":
                     await _open_key(device, home, entry)
-                elif not device.store.has_received(entry.sender, entry.identifier[:16]):
-                    items.append(await _item(device, entry))
+                elif name in known and known[name].entry.root == entry.root:
+                    if name not in received:
+                        found.append(known[name])
+                elif name not in received:
+                    item = await _item(device, entry)
+                    device.store.keep_item(item)
+                    found.append(item)
             except NTMobileError as problem:
                 log.warn(
                     "what waits from {sender} is not shown: {problem}",
                     sender=entry.sender,
                     problem=str(problem),
                 )
-    return items
+    return found
 
 
 async def _entries(home: SignedServer, application: str | None) -> list[CacheEntry]:
@@ -142,8 +156,14 @@ async def _item(device: Device, entry: CacheEntry) -> Item:
     return Item(entry, manifest, open_details(manifest, device.store.keys().key_for(manifest)))
 
 
-async def fetch(device: Device, item: Item, into: Path) -> None:
-    """Download part by part into a private file beside the target, which it becomes in the end."""
+async def fetch(
+    device: Device, item: Item, into: Path, progress: Progress, *, confirm: bool
+) -> Path:
+    """Download part by part into a private file beside the target, which it becomes in the end.
+
+    :param confirm: have the sender told, once it is there.
+    :return: the file; another name where one of that name came in between.
+    """
     into = into.absolute()
     _check_new(device, item, into)
     manifest = item.manifest
@@ -155,12 +175,15 @@ async def fetch(device: Device, item: Item, into: Path) -> None:
             _lock(descriptor, item)
             _check_new(device, item, into)
             opener = _opener(device, item, key, part, os.fstat(descriptor).st_size)
-            await _download(device, item, part, stream, opener)
+            await _download(device, item, part, stream, opener, progress)
             _finish(device, item, part, opener)
             _check_new(device, item, into)
-            device.store.deliver(item.sender, item.object, manifest.expires, part, into)
+            device.store.deliver(
+                item.sender, item.object, manifest.expires, part, into, confirm=confirm
+            )
     except OSError as problem:
         raise StorageFailed(f"{part}: cannot be written: {problem.strerror}") from None
+    return device.store.received_as(item.sender, item.object) or into
 
 
 def _lock(descriptor: int, item: Item) -> None:
@@ -187,17 +210,28 @@ def _kept(item: Item, opener: ChunkOpener) -> int:
 
 
 async def _download(
-    device: Device, item: Item, part: Path, stream: BinaryIO, opener: ChunkOpener
+    device: Device,
+    item: Item,
+    part: Path,
+    stream: BinaryIO,
+    opener: ChunkOpener,
+    progress: Progress,
 ) -> None:
+    def keep(plain: bytes) -> None:
+        stream.write(plain)
+        stream.flush()
+        os.fsync(stream.fileno())
+
     stream.truncate(_kept(item, opener))
     stream.seek(0, os.SEEK_END)
     async with device.cache(*_cache(item.entry)) as cache:
         while opener.next_part < opener.header.parts:
+            progress(_kept(item, opener), item.details.length)
             target = f"/v1/objects/{item.object.hex()}/parts/{opener.next_part}"
-            stream.write(opener.open_part(await cache.ask("GET", target)))
-            stream.flush()
-            os.fsync(stream.fileno())
+            plain = opener.open_part(await cache.ask("GET", target))
+            await device.in_thread(partial(keep, plain))
             device.store.keep_download(item.sender, item.object, part, bytes(opener.hashes))
+    progress(item.details.length, item.details.length)
 
 
 def _finish(device: Device, item: Item, part: Path, opener: ChunkOpener) -> None:
@@ -210,18 +244,28 @@ def _finish(device: Device, item: Item, part: Path, opener: ChunkOpener) -> None
 
 
 def _check_new(device: Device, item: Item, into: Path) -> None:
-    if device.store.has_received(item.sender, item.object):
-        raise AlreadyExists(f"an item from {item.sender} was delivered before")
+    delivered = device.store.received_as(item.sender, item.object)
+    if delivered is not None:
+        raise AlreadyExists(f"an item from {item.sender} was delivered before, as {delivered}")
     if into.exists():
         raise AlreadyExists(f"{into}: exists already; choose another name")
 
 
 async def confirm(device: Device, item: Item) -> None:
-    """Sign, tell the CS, and have the DC forget the entry."""
+    """Sign, tell the CS, and have the DC forget the entry; what is not done is done later."""
     if not device.store.has_received(item.sender, item.object):
         raise NoSuchItem("an item is confirmed when it was fetched, not sooner")
+    device.store.confirm_later(item.sender, item.object)
     async with device.cache(*_cache(item.entry)) as cache:
         confirmation = sign_confirmation(device.signer, item.manifest, cache.info)
-        await cache.ask("POST", f"/v1/objects/{item.object.hex()}/confirm", confirmation)
+        target = f"/v1/objects/{item.object.hex()}/confirm"
+        await _unless_gone(cache.ask("POST", target, confirmation))
     async with device.coordinator() as home:
-        await home.ask("DELETE", f"/v1/caches/{item.entry.identifier.hex()}")
+        await _unless_gone(home.ask("DELETE", f"/v1/caches/{item.entry.identifier.hex()}"))
+    device.store.confirmed(item.sender, item.object)
+
+
+async def _unless_gone(asking: Awaitable[bytes]) -> None:
+    """Ask for something that an earlier attempt, or the end of its time, may have done already."""
+    with suppress(NoSuchItem):
+        await asking

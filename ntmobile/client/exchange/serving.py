@@ -1,0 +1,241 @@
+"""What the agent does for ``ntm send``, ``sent``, ``inbox`` and ``get``, by its control socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+from twisted.internet.defer import Deferred, DeferredQueue
+from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
+
+from ntmobile.client.exchange.exchange import Exchange
+from ntmobile.client.exchange.items import Failed, Item, Outgoing, Stored, Uploading
+from ntmobile.client.exchange.parcel import LIFETIME, Parcel
+from ntmobile.errors import InvalidName, NoSuchItem, NTMobileError
+
+#: The application of the commands, where no other is named.
+APPLICATION: Final = "ntm"
+#: Seconds between two events at least, and at most.
+_LEAST: Final = 0.1
+_MOST: Final = 5.0
+
+_P = TypeVar("_P", bound=msgspec.Struct)
+Tell = Callable[[object], None]
+
+
+class SendParameters(msgspec.Struct, frozen=True):
+    """Of ``send``. ``spooled``: the file is in the outbox, and removed once it is sent."""
+
+    destinations: tuple[str, ...]
+    file: str
+    application: str = APPLICATION
+    service: str = ""
+    item: str = ""
+    name: str | None = None
+    type: str = ""
+    note: str = ""
+    message: str = ""
+    lifetime: float = LIFETIME
+
+    def parcel(self) -> Parcel:
+        """What is to be sent."""
+        names = tuple(name.rstrip(".").lower() for name in self.destinations)
+        fields = {
+            name: getattr(self, name)
+            for name in ("service", "item", "name", "type", "note", "message", "lifetime")
+        }
+        return Parcel(names, Path(self.file), self.application, **fields)
+
+
+class InboxParameters(msgspec.Struct, frozen=True):
+    """Of ``inbox``; no application: all of them."""
+
+    application: str | None = APPLICATION
+
+
+class GetParameters(msgspec.Struct, frozen=True):
+    """Of ``get``.
+
+    :ivar item: the identifier in hex, or its beginning. :ivar into: a file, or a directory for a
+        file of the name that the sender gave; None: a file of the agent's own.
+    """
+
+    item: str
+    into: str | None = None
+    application: str | None = None
+
+
+class SentParameters(msgspec.Struct, frozen=True):
+    """Of ``sent``; no item: all of them."""
+
+    item: str = ""
+
+
+class Serving:
+    """Serves the commands of one exchange."""
+
+    def __init__(self, reactor: Any, exchange: Exchange) -> None:
+        self._reactor = reactor
+        self._exchange = exchange
+
+    # -- the sender
+
+    async def send(self, given: Mapping[str, Any], tell: Tell) -> object:
+        """Send a file; tells how far it is. What was begun goes on when nobody waits any more."""
+        parcel = _parameters(given, SendParameters).parcel()
+        heard: DeferredQueue[object] = DeferredQueue()
+        forget = self._exchange.listen(heard.put)
+        try:
+            outgoing = await self._exchange.announce(parcel)
+            # It goes on when nobody waits any more; what becomes of it is heard by the events.
+            uploading = Deferred.fromCoroutine(self._exchange.resume(outgoing.object))
+            uploading.addErrback(lambda failure: self._cut(failure))
+            await self._until_stored(outgoing, heard, tell)
+        finally:
+            forget()
+        return _outgoing(*self._exchange.outgoing(outgoing.object))
+
+    def _cut(self, failure: Failure) -> None:
+        failure.trap(NTMobileError)
+        self._exchange.wake()
+
+    async def _until_stored(
+        self, outgoing: Outgoing, heard: DeferredQueue[object], tell: Tell
+    ) -> None:
+        """Until it is stored, telling how far it is; also that nothing happens."""
+        last = Uploading(outgoing.object, 0, outgoing.length)
+        told_at = float("-inf")
+        while True:
+            quiet = self._reactor.seconds() - told_at
+            if quiet > _LEAST or last.problem:
+                told_at = self._reactor.seconds()
+                name = outgoing.object.hex()
+                tell(
+                    {"id": name, "done": last.done, "length": last.length, "problem": last.problem}
+                )
+            match await self._next(heard):
+                case Uploading(outgoing.object) as last:
+                    pass
+                case Stored(outgoing.object):
+                    return
+                case Failed(outgoing.object, reason):
+                    raise NTMobileError(reason)
+
+    async def _next(self, heard: DeferredQueue[object]) -> object:
+        """The next event; None where there is none for a while."""
+        waiting: Deferred[object] = heard.get()
+        waiting.addTimeout(_MOST, self._reactor, lambda result, seconds: None)
+        return await waiting
+
+    async def sent(self, given: Mapping[str, Any], _: Tell) -> object:
+        """What was sent, the newest last; of what is on its way it is asked how far it is."""
+        wanted = _parameters(given, SentParameters).item
+        found = self._exchange.outgoing()
+        if wanted:
+            found = [_one(found, wanted, "sent from here")]
+            if found[0].state == "stored":
+                await self._exchange.status(found[0].object)
+                found = self._exchange.outgoing(found[0].object)
+        return [_outgoing(one) for one in found]
+
+    # -- the receiver
+
+    async def inbox(self, given: Mapping[str, Any], _: Tell) -> object:
+        """What waits."""
+        items = await self._exchange.inbox(_parameters(given, InboxParameters).application)
+        return [_item(one) for one in items]
+
+    async def get(self, given: Mapping[str, Any], tell: Tell) -> object:
+        """Fetch an item, and have its sender told."""
+        wanted = _parameters(given, GetParameters)
+        item = _one(
+            await self._exchange.inbox(wanted.application), wanted.item, "waiting; see ntm inbox"
+        )
+        into = None if wanted.into is None else Path(wanted.into)
+        if into is not None and into.is_dir():
+            into /= item.file_name
+        told = {**_item(item), "done": 0}
+        tell(told)
+        # Where nothing comes for long the one who asked must not think that nobody is there.
+        beating = LoopingCall(lambda: tell(told))
+        beating.clock = self._reactor
+        beating.start(_MOST, now=False)
+
+        def progress(done: int, length: int) -> None:
+            told["done"] = done
+            tell(told)
+
+        try:
+            path = await self._exchange.fetch(item, into, confirm=True, progress=progress)
+        finally:
+            beating.stop()
+        return {**_item(item), "file": str(path)}
+
+
+def _parameters(given: Mapping[str, Any], kind: type[_P]) -> _P:
+    try:
+        return msgspec.convert(dict(given), kind)
+    except msgspec.ValidationError as problem:
+        raise InvalidName(
+            f"the agent was asked for something that it does not know: {problem}"
+        ) from None
+
+
+_T = TypeVar("_T", Item, Outgoing)
+
+
+def _one(found: Sequence[_T], wanted: str, what: str) -> _T:
+    """The one whose identifier begins so.
+
+    :raises NoSuchItem: there is none. :raises InvalidName: there are several.
+    """
+    matching = [one for one in found if wanted and one.object.hex().startswith(wanted.lower())]
+    if not matching:
+        raise NoSuchItem(f"no item {wanted!r} is {what}")
+    if len(matching) > 1:
+        raise InvalidName(f"{len(matching)} items begin with {wanted!r}; write more of it")
+    return matching[0]
+
+
+def _item(item: Item) -> dict[str, Any]:
+    """An item as JSON."""
+    manifest, details = item.manifest, item.details
+    return {
+        "id": item.object.hex(),
+        "sender": item.sender,
+        "name": details.name,
+        "file_name": item.file_name,
+        "type": details.type,
+        "note": details.note,
+        "length": details.length,
+        "application": item.application,
+        "service": manifest.service,
+        "item": manifest.item,
+        "message": manifest.message,
+        "expires": manifest.expires,
+    }
+
+
+def _outgoing(outgoing: Outgoing) -> dict[str, Any]:
+    """What was sent as JSON."""
+    return {
+        "id": outgoing.object.hex(),
+        "name": outgoing.name,
+        "length": outgoing.length,
+        "state": outgoing.state,
+        "reason": outgoing.reason,
+        "made": round(outgoing.made),
+        "expires": outgoing.expires,
+        "destinations": [
+            {
+                "destination": each.destination,
+                "state": each.state,
+                "reason": each.reason,
+                "at": each.at or None,
+            }
+            for each in outgoing.statuses
+        ],
+    }
