@@ -64,7 +64,7 @@ class ExchangeCommandTests(StoresTestCase, AnyAgentTestCase):
         file = self.write(TEXT)
         ran = await self.ask(state_of(phone), "send", LAPTOP, file, "--note", "for you")
         self.assertEqual(("", 0), (ran.errors, ran.status))
-        self.assertRegex(ran.output, rf"^\w{{8}}  letter.txt, 5.0 MiB\n +{LAPTOP}: waits there")
+        self.assertRegex(ran.output, rf"^\w{{8}}  letter.txt  5.0 MiB\n +{LAPTOP}: waits there")
         agent = await self.start_agent(laptop)
         (item,) = await self.json(laptop, "inbox")
         self.assertEqual(
@@ -72,7 +72,7 @@ class ExchangeCommandTests(StoresTestCase, AnyAgentTestCase):
             tuple(item[each] for each in ("sender", "name", "note", "type", "length")),
         )
         shown = (await self.ask(laptop, "inbox")).output
-        self.assertRegex(shown, rf"^{item['id'][:8]}  letter.txt, 5.0 MiB\n +from +{PHONE}\n")
+        self.assertRegex(shown, rf"^{item['id'][:8]}  letter.txt  5.0 MiB\n +from +{PHONE}\n")
         target = self.place()
         target.mkdir()
         ran = await self.ask(laptop, "get", item["id"][:8], "-o", target)

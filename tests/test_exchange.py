@@ -247,8 +247,12 @@ class AnnouncementTests(SideCase):
         self.assertEqual(self.side.told, [])
 
     def test_reminded(self) -> None:
-        """A device that comes back is told if something waits, and not at each move."""
-        self.now(self.exchange.came_back(LAPTOP))
+        """A device that comes back is told if something waits, and not at each move.
+
+        That it moved about before anything waited changes nothing.
+        """
+        for _ in range(4):
+            self.now(self.exchange.came_back(LAPTOP))
         self.assertEqual(self.side.told, [])
         self.announce()
         self.side.told.clear()

@@ -386,6 +386,7 @@ class Node:
         self.registering.network_changed()
         self.correspondence.network_changed(addresses, self._reactor.seconds())
         self.traffic.flush()
+        self.exchange.network_changed()
 
     def _tunnel_told(self, told: Of) -> None:
         peer = told.peer

@@ -85,7 +85,7 @@ def send(state: Path, as_json: bool, names: Sequence[str], file: str, **options:
     if as_json:
         click.echo(json.dumps(sent, indent=2))
         return
-    say(f"{sent['id'][:_SHORT]}  {sent['name'] or 'sent'}, {size(sent['length'])}")
+    say(_title(sent))
     _say_destinations(sent)
 
 
@@ -123,17 +123,25 @@ def _private(path: str, flags: int) -> int:
 @click.argument("ident", metavar="[ID]", default="")
 def sent(state: Path, as_json: bool, ident: str) -> None:
     """Show what was sent, and how far it is."""
-    found = call(state, "sent", PATIENCE, item=ident)
+    answer = call(state, "sent", PATIENCE, item=ident)
+    found = answer["items"]
+    if answer["problem"]:
+        click.echo(f"Note: as last known, because {answer['problem']}", err=True)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
     if not found:
         say("Nothing was sent from here.")
     for one in found:
-        say(f"{one['id'][:_SHORT]}  {one['name'] or '-'}, {size(one['length'])}, {one['state']}")
+        say(f"{_title(one)}, {one['state']}")
         if one["reason"]:
             say(f"          {one['reason']}")
         _say_destinations(one)
+
+
+def _title(one: Mapping[str, Any]) -> str:
+    """An item in a line."""
+    return "  ".join(filter(None, [one["id"][:_SHORT], one["name"], size(one["length"])]))
 
 
 def _say_destinations(one: Mapping[str, Any]) -> None:
@@ -164,7 +172,7 @@ def inbox(state: Path, as_json: bool, application: str, everything: bool) -> Non
     if not found:
         say("Nothing waits.")
     for one in found:
-        say(f"{one['id'][:_SHORT]}  {one['name'] or '-'}, {size(one['length'])}")
+        say(_title(one))
         fields = [("from", one["sender"]), ("until", date(one["expires"]))]
         if one["note"]:
             fields.insert(1, ("note", one["note"]))
@@ -200,8 +208,18 @@ def get(state: Path, as_json: bool, ident: str, output: str | None) -> None:
     elif as_json:
         click.echo(json.dumps(got, indent=2))
     else:
-        say(os.path.relpath(got["file"]) if output is None else got["file"])
+        say(_as_asked(got["file"], output))
         say(f"          {size(got['length'])} from {got['sender']}")
+
+
+def _as_asked(file: str, output: str | None) -> str:
+    """A file as whoever asked for it would call it."""
+    if output is None:
+        return os.path.basename(file)
+    asked = Path(output)
+    return str(
+        asked / os.path.basename(file) if asked.is_dir() else asked.with_name(Path(file).name)
+    )
 
 
 def _copy_out(path: Path, stream: BinaryIO) -> None:

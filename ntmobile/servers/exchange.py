@@ -69,7 +69,9 @@ log = Logger()
 
 #: Seconds between two erasures of what has expired.
 EXPIRY_INTERVAL: Final = 60.0
-#: Reminders a second, and at once, of one device that moves about.
+#: Of one device that moves about: how often it is looked what waits, and how often it is reminded,
+#: each a second, and at once.
+LOOKS: Final = (1 / 10, 20)
 REMINDERS: Final = (1 / 300, 2)
 FAILS: Final = "the coordinator cannot store anything now; nothing was changed, try again later"
 EXPIRED: Final = "it has expired already"
@@ -98,6 +100,7 @@ class Exchange:
     unix_time: Callable[[], float]
     clock: IReactorTime
     failing: LastingProblem = field(init=False)
+    looks: RateLimiter = field(factory=lambda: RateLimiter(*LOOKS, capacity=100_000), init=False)
     reminders: RateLimiter = field(
         factory=lambda: RateLimiter(*REMINDERS, capacity=100_000), init=False
     )
@@ -336,10 +339,11 @@ class Exchange:
 
     async def came_back(self, fqdn: str) -> None:
         """A device registered: tell it if something waits, it may have missed that."""
-        if not self.reminders.allow(fqdn, self.clock.seconds()):
+        now = self.clock.seconds()
+        if not self.looks.allow(fqdn, now):
             return
         found = await self.run(self.store.entries, fqdn, None, b"", self.unix_time(), 1)
-        if found:
+        if found and self.reminders.allow(fqdn, now):
             self.tell(NotificationRequest(fqdn, Reason.ITEM))
 
     async def note(self, devices: Sequence[KnownDevice], gone: Sequence[str]) -> None:
@@ -352,5 +356,6 @@ class Exchange:
     async def tick(self) -> None:
         """Every minute: erase what has expired (R31)."""
         self.desk.expire(self.clock.seconds())
-        self.reminders.expire(self.clock.seconds())
+        for limiter in (self.looks, self.reminders):
+            limiter.expire(self.clock.seconds())
         await self.run(self.store.expire, self.unix_time())

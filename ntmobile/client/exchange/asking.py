@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -29,7 +30,7 @@ from ntmobile.errors import (
 )
 from ntmobile.machines.exchange.objects import SEALED_PART
 from ntmobile.protocols.by_protocol import HTTP_PROTOCOL
-from ntmobile.protocols.http_asking import HttpServerAt
+from ntmobile.protocols.http_asking import HttpServerAt, NetworkChanged
 from ntmobile.protocols.tls import client_context_factory
 from ntmobile.wire.codec import Message
 from ntmobile.wire.documents import ANSWER_LIMIT, read_document, write_document
@@ -48,8 +49,10 @@ from ntmobile.wire.messages.exchange import RequestInfo
 from ntmobile.wire.messages.fields import Address
 
 _M = TypeVar("_M", bound=Message)
-#: Seconds for one request.
-PATIENCE: Final = 60.0
+#: Seconds in which nothing of a request may move.
+PATIENCE: Final = 30.0
+#: Moves of this device during one request.
+MOVES: Final = 8
 #: Seconds until a cache server is asked again that says one of :data:`_SOON`.
 PAUSES: Final = (0.25, 0.75, 1.5, 3.0)
 #: Largest answer: a part, or a list.
@@ -144,7 +147,7 @@ class SignedServer:
             fields[CONTENT_DIGEST] = content_digest(data)
             fields["content-type"] = "application/octet-stream" if octets else "application/json"
         for pause in (*self._pauses, None):
-            status, answer = await self._ask(method, target, data, fields)
+            status, answer = await self._ask_again(method, target, data, fields)
             if 200 <= status < 300:
                 return answer
             if pause is None or status not in _SOON:
@@ -152,6 +155,15 @@ class SignedServer:
             await deferLater(self._reactor, pause, lambda: None)
         kind = _ERRORS.get(status, Unreachable)
         raise kind(f"{self.name}: {_detail(answer) or f'HTTP status {status}'}")
+
+    async def _ask_again(
+        self, method: str, target: str, data: bytes, fields: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        """Send a request, and again after a move: whatever it asks for happens once."""
+        for _ in range(MOVES):
+            with suppress(NetworkChanged):
+                return await self._ask(method, target, data, fields)
+        return await self._ask(method, target, data, fields)
 
     async def _ask(
         self, method: str, target: str, data: bytes, fields: Mapping[str, str]
@@ -173,6 +185,10 @@ class SignedServer:
     ) -> _M:
         """Send a request, and read its answer; raises as :meth:`ask` does."""
         return read_document(kind, await self.ask(method, target, body), ANSWER_LIMIT)
+
+    def abort(self) -> None:
+        """The network changed: what is under way is asked again, on another connection."""
+        self._http.abort()
 
     async def close(self) -> None:
         """Close the connection that is kept."""

@@ -35,6 +35,7 @@ from ntmobile.errors import (
     StorageFull,
     Unreachable,
 )
+from ntmobile.protocols import trace
 
 log = Logger()
 
@@ -190,6 +191,7 @@ class Background:
         for item in items:
             if item.object not in self._told:
                 self._told.add(item.object)
+                trace.note("arrived", f"from {item.sender}")
                 self.device.tell(Arrived(item))
 
     # -- sending
@@ -272,5 +274,6 @@ class Background:
         known = await sending.status(self.device, outgoing)
         for each in known.statuses:
             if each.state == "confirmed" and each.destination not in before:
+                trace.note("delivered", f"to {each.destination}")
                 self.device.tell(Delivered(known.object, each.destination))
         return known

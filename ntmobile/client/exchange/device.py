@@ -42,6 +42,7 @@ class Device:
     tell: Callable[[object], None]
     lasting: bool = False
     _kept: dict[object, SignedServer] = field(factory=dict, init=False)
+    _open: set[SignedServer] = field(factory=set, init=False)
     _of: Session | None = field(default=None, init=False)
 
     def now(self) -> float:
@@ -95,21 +96,31 @@ class Device:
         found = self._kept.get(key)
         if found is None:
             found = make()
+            self._open.add(found)
             if self.lasting:
                 self._kept[key] = found
                 if len(self._kept) > MOST_KEPT:
-                    await self._kept.pop(next(iter(self._kept))).close()
+                    await self._close(self._kept.pop(next(iter(self._kept))))
         return found
+
+    def network_changed(self) -> None:
+        """Connections from the former network lead nowhere: go on with new ones."""
+        for server in list(self._open):
+            server.abort()
 
     async def _used(self, server: SignedServer) -> None:
         if not any(one is server for one in self._kept.values()):
-            await server.close()
+            await self._close(server)
+
+    async def _close(self, server: SignedServer) -> None:
+        self._open.discard(server)
+        await server.close()
 
     async def close(self) -> None:
         """Close the connections that are kept."""
         kept, self._kept = list(self._kept.values()), {}
         for server in kept:
-            await server.close()
+            await self._close(server)
 
     # -- correspondents
 

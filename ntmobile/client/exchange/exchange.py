@@ -84,6 +84,11 @@ class Exchange:
         await self._device.close()
         self._store.close()
 
+    def network_changed(self) -> None:
+        """Go on in another network."""
+        self._device.network_changed()
+        self._background.wake()
+
     def wake(self) -> None:
         """Go on now with what was begun."""
         self._background.wake()

@@ -22,6 +22,9 @@ APPLICATION: Final = "ntm"
 _LEAST: Final = 0.1
 _MOST: Final = 5.0
 
+#: Items of which the delivery is asked for at once.
+_ASKED: Final = 64
+
 _P = TypeVar("_P", bound=msgspec.Struct)
 Tell = Callable[[object], None]
 
@@ -131,15 +134,23 @@ class Serving:
         return await waiting
 
     async def sent(self, given: Mapping[str, Any], _: Tell) -> object:
-        """What was sent, the newest last; of what is on its way it is asked how far it is."""
+        """What was sent, the newest last, and how far it is, as the servers say now if they do."""
         wanted = _parameters(given, SentParameters).item
         found = self._exchange.outgoing()
         if wanted:
             found = [_one(found, wanted, "sent from here")]
-            if found[0].state == "stored":
-                await self._exchange.status(found[0].object)
-                found = self._exchange.outgoing(found[0].object)
-        return [_outgoing(one) for one in found]
+        problem = ""
+        for one in [one for one in found if one.state == "stored"][-_ASKED:]:
+            try:
+                await self._exchange.status(one.object)
+            except NTMobileError as failed:
+                problem = str(failed)
+                break
+        known = {one.object: one for one in self._exchange.outgoing()}
+        return {
+            "items": [_outgoing(known.get(one.object, one)) for one in found],
+            "problem": problem,
+        }
 
     # -- the receiver
 

@@ -21,6 +21,7 @@ from ntmobile.protocols.http_limits import Limits
 from ntmobile.protocols.http_openapi import with_document
 from ntmobile.protocols.http_routes import Answer, Call, Route, Table
 from ntmobile.protocols.http_server import HttpApi
+from ntmobile.protocols.http_tracing import traced
 from ntmobile.wire import problems
 from ntmobile.wire.certificates import TrustStore
 from ntmobile.wire.messages.exchange import CacheServer, TokenAcknowledgement, TokenUpdate
@@ -64,6 +65,7 @@ class Cache:
         objects = Objects(storage, unix_time)
         self.exchanges = Exchanges(storage, server, ask, trust, roots, clock, unix_time)
         self._clock = clock
+        self._name = server.name
         self._served = (
             Keys(storage, self.exchanges, trust, unix_time),
             Uploads(storage, objects, self.exchanges, roots, trust, largest),
@@ -73,9 +75,8 @@ class Cache:
     def api(self, reactor: Any, limits: Limits | None = None) -> HttpApi:
         """All of it as what to listen with."""
         routes = [route for served in self._served for route in served.routes()]
-        table, access = with_document(
-            Table([*routes, self._token_route()]), "ntmobile cache server", LINES
-        )
+        asked = traced(Table([*routes, self._token_route()]), self._name)
+        table, access = with_document(asked, "ntmobile cache server", LINES)
         return HttpApi(table, self.access.table() | access, reactor, limits)
 
     def _token_route(self) -> Route:
