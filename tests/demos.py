@@ -124,7 +124,7 @@ def assert_stored(test: SynchronousTestCase, off: str, on: str) -> None:
             "Cache List Download Request",
             "Encryption Key Download Request",
             "Temporal Key Download Request",
-            "Encrypted Data Download Request",
+            "Encrypted Data List Request",
             "verified: it is from MN",
             "$ ntm inbox",
             "Encrypted Data Confirmation Request",

@@ -59,6 +59,8 @@ STORED: Final = {
     "Encryption Key Download Response": "",
     "Temporal Key Download Request": "",
     "Temporal Key Download Response": "",
+    "Encrypted Data List Request": "",
+    "Encrypted Data List Response": "",
     "Encrypted Data Download Request": "",
     "Encrypted Data Download Response": "",
     "Encrypted Data Confirmation Request": "",

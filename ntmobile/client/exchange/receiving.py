@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Awaitable
-from contextlib import suppress
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from twisted.logger import Logger
 
@@ -33,15 +33,22 @@ from ntmobile.machines.exchange.prekeys import PreKeyRing, sign_prekey
 from ntmobile.machines.exchange.shared_keys import open_key
 from ntmobile.wire import names
 from ntmobile.wire.messages.exchange import (
+    MANIFESTS,
     CacheEntry,
     CacheListDownloadResponse,
-    EncryptedDataDownloadResponse,
+    EncryptedDataListRequest,
+    EncryptedDataListResponse,
     EncryptionKeyDownloadResponse,
     PreKeyUploadRequest,
+    SignedManifest,
     TemporalKeyDownloadResponse,
 )
+from ntmobile.wire.messages.fields import Address
 
 log = Logger()
+
+#: Entries that are listed at most; those beyond come when some of these are fetched.
+MOST: Final = 100_000
 
 
 def _ring(device: Device) -> PreKeyRing:
@@ -71,29 +78,58 @@ async def inbox(device: Device, application: str | None) -> list[Item]:
 
     :param application: None: all.
     """
-    found = []
     async with device.coordinator() as home:
         entries = await _entries(home, application)
-        known, received = device.store.items(), device.store.all_received()
-        for entry in sorted(entries, key=lambda each: each.kind == "data"):
-            name = entry.sender, entry.identifier[:16]
-            try:
-                if entry.kind == "key":
+        for entry in entries:
+            if entry.kind == "key":
+                with _told(entry):
                     await _open_key(device, home, entry)
-                elif name in known and known[name].entry.root == entry.root:
-                    if name not in received:
-                        found.append(known[name])
-                elif name not in received:
-                    item = await _item(device, entry)
-                    device.store.keep_item(item)
-                    found.append(item)
-            except NTMobileError as problem:
-                log.warn(
-                    "what waits from {sender} is not shown: {problem}",
-                    sender=entry.sender,
-                    problem=str(problem),
-                )
+    waiting = [entry for entry in entries if entry.kind == "data"]
+    received = device.store.all_received()
+    waiting = [entry for entry in waiting if _name(entry) not in received]
+    known = device.store.items()
+    new = [entry for entry in waiting if not _is_known(entry, known)]
+    for (cache, places), some in _by_cache(new).items():
+        for begin in range(0, len(some), MANIFESTS):
+            items = await _verified(device, cache, places, some[begin : begin + MANIFESTS])
+            device.store.keep_items(items)
+            known |= {(item.sender, item.object): item for item in items}
+    return [known[_name(entry)] for entry in waiting if _is_known(entry, known)]
+
+
+def _name(entry: CacheEntry) -> tuple[str, bytes]:
+    """Sender and object."""
+    return entry.sender, entry.identifier[:16]
+
+
+def _is_known(entry: CacheEntry, known: Mapping[tuple[str, bytes], Item]) -> bool:
+    item = known.get(_name(entry))
+    return item is not None and item.entry.root == entry.root
+
+
+def _by_cache(
+    entries: Iterable[CacheEntry],
+) -> dict[tuple[str, tuple[Address, ...]], list[CacheEntry]]:
+    """The entries of each CS that may be asked."""
+    found: dict[tuple[str, tuple[Address, ...]], list[CacheEntry]] = {}
+    for entry in entries:
+        with _told(entry):
+            name, places = _cache(entry)
+            found.setdefault((name, tuple(places)), []).append(entry)
     return found
+
+
+@contextmanager
+def _told(entry: CacheEntry) -> Iterator[None]:
+    """Something about an entry that may fail: it is not shown then, and all else is."""
+    try:
+        yield
+    except NTMobileError as problem:
+        log.warn(
+            "what waits from {sender} is not shown: {problem}",
+            sender=entry.sender,
+            problem=str(problem),
+        )
 
 
 async def _entries(home: SignedServer, application: str | None) -> list[CacheEntry]:
@@ -104,7 +140,7 @@ async def _entries(home: SignedServer, application: str | None) -> list[CacheEnt
     while True:
         answer = await home.document(CacheListDownloadResponse, "GET", target)
         found += [each for each in answer.entries if application in (None, each.application)]
-        if not answer.more or not answer.entries:
+        if not answer.more or not answer.entries or len(found) >= MOST:
             return found
         target = f"{base}after={answer.entries[-1].identifier.hex()}"
 
@@ -143,13 +179,33 @@ async def _open_key(device: Device, home: SignedServer, entry: CacheEntry) -> No
     await home.ask("DELETE", f"/v1/caches/{entry.identifier.hex()}")
 
 
-async def _item(device: Device, entry: CacheEntry) -> Item:
-    async with device.cache(*_cache(entry)) as cache:
-        target = f"/v1/objects/{entry.identifier[:16].hex()}"
-        found = await cache.document(EncryptedDataDownloadResponse, "GET", target)
-        receiver = cache.info.fqdn
-    pin = await device.pin(found.manifest.certificate, entry.sender)
-    manifest = verify_manifest(found.manifest, pin=pin, now=device.now(), receiver=receiver)
+async def _verified(
+    device: Device, name: str, places: Sequence[Address], entries: Sequence[CacheEntry]
+) -> list[Item]:
+    """The items of one CS that are what was announced, from whom it was said."""
+    manifests = {}
+    with _told(entries[0]):
+        async with device.cache(name, places) as cache:
+            asked = EncryptedDataListRequest(
+                cache.info, tuple(entry.identifier[:16] for entry in entries)
+            )
+            answer = await cache.document(
+                EncryptedDataListResponse, "POST", "/v1/objects/query", asked
+            )
+        manifests = {each.object: each.manifest for each in answer.objects}
+    items = []
+    for entry in entries:
+        signed = manifests.get(entry.identifier[:16])
+        if signed is not None:
+            with _told(entry):
+                items.append(await _item(device, entry, signed))
+    return items
+
+
+async def _item(device: Device, entry: CacheEntry, signed: SignedManifest) -> Item:
+    receiver = device.session().identity.fqdn
+    pin = await device.pin(signed.certificate, entry.sender)
+    manifest = verify_manifest(signed, pin=pin, now=device.now(), receiver=receiver)
     announced = entry.sender, entry.identifier[:16], entry.root, entry.application
     if announced != (manifest.sender, manifest.object, manifest.root, manifest.application):
         raise AuthenticationError(f"{entry.cache} gave another item than was announced")

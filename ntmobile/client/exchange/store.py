@@ -6,6 +6,7 @@ One SQLite file of mode 0600 in the state directory (R6), durable at each step.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -166,14 +167,22 @@ class ExchangeStore:
 
     # -- items that wait
 
-    def keep_item(self, item: Item) -> None:
-        """Keep what was verified of an item, until it has ended or was confirmed."""
-        encoded = (msgspec.msgpack.encode(one) for one in (item.entry, item.manifest, item.details))
-        with self._database.access() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?, ?)",
-                (item.sender, item.object, *encoded, item.manifest.expires),
+    def keep_items(self, items: Iterable[Item]) -> None:
+        """Keep what was verified of items, until they have ended or were confirmed."""
+        encode = msgspec.msgpack.encode
+        rows = [
+            (
+                item.sender,
+                item.object,
+                encode(item.entry),
+                encode(item.manifest),
+                encode(item.details),
+                item.manifest.expires,
             )
+            for item in items
+        ]
+        with self._database.access() as db:
+            db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def items(self) -> dict[tuple[str, bytes], Item]:
         """By sender and object."""

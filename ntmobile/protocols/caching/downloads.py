@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Final
 
 from attrs import define
@@ -28,6 +29,9 @@ from ntmobile.wire.messages.exchange import (
     EncryptedDataConfirmationRequest,
     EncryptedDataConfirmationResponse,
     EncryptedDataDownloadResponse,
+    EncryptedDataListRequest,
+    EncryptedDataListResponse,
+    ListedObject,
 )
 from ntmobile.wire.problems import Problem
 
@@ -57,6 +61,16 @@ class Downloads:
                 self.manifest,
                 parameters=(OBJECT,),
                 answer=EncryptedDataDownloadResponse,
+                problems=full,
+            ),
+            Route(
+                "POST",
+                "/v1/objects/query",
+                "Download the manifests of several objects",
+                RECEIVER,
+                self.manifests,
+                body=EncryptedDataListRequest,
+                answer=EncryptedDataListResponse,
                 problems=full,
             ),
             Route(
@@ -99,6 +113,17 @@ class Downloads:
         return Answer(
             document=EncryptedDataDownloadResponse(found.record.manifest, found.stored.parts)
         )
+
+    async def manifests(self, call: Call) -> Answer:
+        """Give the manifests of those that are here for the caller; the others are left out."""
+        request: EncryptedDataListRequest = call.message
+        check_info(call.caller.fqdn, request.info)
+        listed = []
+        for identifier in dict.fromkeys(request.objects):
+            with suppress(NoSuchItem):
+                found = await self.objects.for_receiver(call.caller, identifier)
+                listed.append(ListedObject(identifier, found.record.manifest, found.stored.parts))
+        return Answer(document=EncryptedDataListResponse(tuple(listed)))
 
     async def part(self, call: Call) -> Answer:
         """Give a part, or a range of it."""
