@@ -14,6 +14,8 @@ from ntmobile.wire.messages.exchange import (
     EncryptedDataConfirmationRequest,
     EncryptedDataDownloadResponse,
     EncryptedDataExchangeRequest,
+    EncryptedDataListRequest,
+    EncryptedDataListResponse,
     EncryptedDataUploadResponse,
 )
 from ntmobile.wire.messages.realtime import Outcome
@@ -219,6 +221,24 @@ class DownloadTests(ObjectCase):
         self.assertEqual(self.ask(self.world.client(BOB), "GET").status, 404)
         self.assertEqual(self.ask(self.client, "GET").status, 200)
         self.assertEqual(self.ask(self.client, "GET", "/parts/0").status, 404)
+
+    def test_several(self) -> None:
+        """R28: of the manifests that a receiver asks for, those come that wait for it."""
+        other = an_item(self.alice, [CAROL])
+        for item in (self.item, other):
+            self.world.upload(self.client, item)
+        own, theirs = (read_manifest(item).object for item in (self.item, other))
+        client = self.world.client(BOB)
+        asked = EncryptedDataListRequest(client.info, (own, theirs, bytes(16), own))
+        answer = self.world.ask(client, "POST", "/v1/objects/query", asked)
+        found = answer.document(EncryptedDataListResponse)
+        self.assertEqual(
+            [(one.object, one.manifest, one.parts) for one in found.objects],
+            [(own, self.item.signed, 1)],
+        )
+        forged = msgspec.structs.replace(asked, info=self.client.info)
+        answer = self.world.ask(client, "POST", "/v1/objects/query", forged)
+        self.assertGreaterEqual(answer.status, 400)
 
     def test_others(self) -> None:
         """R28: who is neither sender nor destination learns nothing, not even that it is there."""
