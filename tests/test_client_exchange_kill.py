@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from ntmobile.client.exchange.store import EXCHANGE
 from tests.agents import ALICE, BOB, LAPTOP
 from tests.exchange_platforms import Stores, StoresTestCase
 from tests.server_processes import NTM, PATIENCE, TWISTD, environment
@@ -23,8 +27,11 @@ from tests.server_processes import NTM, PATIENCE, TWISTD, environment
 #: Items, and how often something is killed while they are sent, and while they are fetched.
 ITEMS = 8
 KILLS = 5
-#: Seconds that it lives at least and at most meanwhile.
-LIFE = (0.1, 0.9)
+#: Seconds from the beginning of a transfer until something is killed, at most; one of the large
+#: items takes about as long.
+LATER = 0.25
+#: Bytes of the items.
+SIZES = (10, 100_000, 25_000_000)
 
 
 @define(eq=False)
@@ -110,38 +117,61 @@ class ClientKillTests(StoresTestCase):
                 return
             self.assertLess(reactor.seconds(), end, f"the agent of {state} came up")
 
-    async def kill_now_and_then(self, chosen: list[Killed], dice: random.Random) -> None:
-        """Kill one of them after the other, each at some moment, and start it again."""
+    async def kill_now_and_then(
+        self, chosen: list[Killed], under_way: Callable[[], bool], dice: random.Random
+    ) -> int:
+        """Kill one of them after the other in the middle of transfers, and start it again.
+
+        :return: how often it was in the middle of one.
+        """
+        hits = 0
         for number in range(KILLS):
-            await deferLater(reactor, dice.uniform(*LIFE), lambda: None)
+            end = reactor.seconds() + 5
+            while not under_way() and reactor.seconds() < end:
+                await deferLater(reactor, 0.005, lambda: None)
+            await deferLater(reactor, dice.uniform(0, LATER), lambda: None)
+            hits += under_way()
             one = chosen[number % len(chosen)]
             await deferToThread(one.kill)
             one.start()
+        return hits
+
+    def uploading(self, state: Path) -> Callable[[], bool]:
+        """Whether a device has something to upload."""
+
+        def look() -> bool:
+            with closing(sqlite3.connect(f"file:{state / EXCHANGE}?mode=ro", uri=True)) as database:
+                query = "SELECT count(*) FROM outgoing WHERE state = 'uploading'"
+                return bool(database.execute(query).fetchone()[0])
+
+        return look
 
     async def test_killed(self) -> None:
         """R30, R32: what was announced comes, whole and once, whoever is killed whenever."""
         dice = random.Random(self.id())
         _, phone, laptop, (phone_agent, laptop_agent, cache) = await self.world()
         contents = {
-            f"item-{number}": dice.randbytes(dice.choice((10, 100_000, 9_000_000)))
-            for number in range(ITEMS)
+            f"item-{number}": dice.randbytes(SIZES[number % len(SIZES)]) for number in range(ITEMS)
         }
         files = self.place()
         files.mkdir()
         for name, content in contents.items():
             (files / name).write_bytes(content)
 
-        killing = self.kill_in_background([phone_agent, cache], dice)
+        chosen, under_way = [phone_agent, cache], self.uploading(phone)
+        killing = self.kill_in_background(chosen, under_way, dice)
         for name in contents:
             await self.send_somehow(phone, files / name)
-        await killing
+        hits = await killing
         await self.eventually_sent(phone, set(contents))
 
-        killing = self.kill_in_background([laptop_agent, cache], dice)
         target = self.place()
         target.mkdir()
+        chosen = [laptop_agent, cache]
+        killing = self.kill_in_background(chosen, lambda: any(target.glob(".*.part")), dice)
         await self.fetch_all(laptop, target, set(contents))
-        await killing
+        hits += await killing
+        self.assertGreater(hits, 0, "nothing was killed in the middle of a transfer")
         got = {one.name: sha256(one.read_bytes()).digest() for one in target.iterdir()}
         expected = {name: sha256(content).digest() for name, content in contents.items()}
         self.assertEqual(got, expected)
@@ -157,9 +187,11 @@ class ClientKillTests(StoresTestCase):
         _, waiting, _ = await self.ntm("inbox", laptop)
         self.assertEqual(waiting, [])
 
-    def kill_in_background(self, chosen: list[Killed], dice: random.Random) -> Deferred[None]:
+    def kill_in_background(
+        self, chosen: list[Killed], under_way: Callable[[], bool], dice: random.Random
+    ) -> Deferred[int]:
         """:meth:`kill_now_and_then`, while other things happen."""
-        return Deferred.fromCoroutine(self.kill_now_and_then(chosen, dice))
+        return Deferred.fromCoroutine(self.kill_now_and_then(chosen, under_way, dice))
 
     async def send_somehow(self, phone: Path, file: Path) -> None:
         """Send a file; where the agent was killed, look whether it knows of it before another try.
