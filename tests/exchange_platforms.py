@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
+from ntmobile.client.exchange import Exchange, ExchangeStore, Session
+from ntmobile.client.identity import DeviceIdentity
+from ntmobile.client.login import log_in
+from ntmobile.client.pins import PinStore
+from ntmobile.client.state import PINS
 from ntmobile.servers.cache import CacheService
 from ntmobile.servers.cache_configuration import load_cache
 from tests.platforms import (
@@ -22,6 +27,9 @@ from tests.platforms import (
     make_realm,
     realm_ports,
 )
+
+#: Two parts.
+TEXT = b"nobody between the two reads this. " * 150000
 
 
 @define(eq=False)
@@ -96,3 +104,59 @@ class StoresTestCase(PlatformTestCase):
             ),
             "the cache server knows the tokens",
         )
+
+
+@define(eq=False)
+class Client:
+    """A device with its exchange."""
+
+    fqdn: str
+    state: Path
+    session: Session
+    pins: PinStore
+    store: ExchangeStore
+    exchange: Exchange
+
+    def again(self) -> None:
+        """Start anew from the state directory."""
+        self.store.close()
+        self.store = ExchangeStore(self.state)
+        self.exchange = Exchange(reactor, lambda: self.session, self.store, self.pins)
+
+
+class DevicesTestCase(StoresTestCase):
+    """Alice's phone and Bob's laptop with their exchanges, but without nodes."""
+
+    async def start(self, other: str = "ntm.example") -> tuple[Client, Client]:
+        """All servers, and both devices, logged in; the laptop has published its pre-key.
+
+        :param other: the laptop's realm.
+        """
+        self.served = stores = await self.stores(other)
+        phone = await self.client(stores.first, f"alice@{DC1}", "phone")
+        laptop = await self.client(stores.second, f"bob@dc2.{other}", "laptop")
+        found = stores.second.services["dc2"].domain.clients.find(laptop.fqdn)
+        found.policy = evolve(found.policy, allow=("*.alice.dc1.ntm.example",))
+        await self.tokens_known(stores)
+        await laptop.exchange.publish()
+        return phone, laptop
+
+    async def client(self, platform: Platform, account: str, device: str) -> Client:
+        """Enrol a device and log in."""
+        state = await platform.enroll(account, device)
+        identity = DeviceIdentity.load(state)
+        places = [(HOST, platform.ports[account.partition("@")[2].partition(".")[0]])]
+        session = Session.of(await log_in(reactor, identity, places), places)
+        pins, store = PinStore(state / PINS), ExchangeStore(state)
+        exchange = Exchange(reactor, lambda: session, store, pins)
+        client = Client(identity.fqdn, state, session, pins, store, exchange)
+        self.addCleanup(lambda: client.store.close())
+        self.addCleanup(pins.close)
+        return client
+
+    def letter(self, text: bytes = TEXT) -> Path:
+        """A file to send."""
+        file = Path(self.mktemp()).resolve()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(text)
+        return file

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
-from attrs import define, evolve
+from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
-from ntmobile.client.exchange import Exchange, ExchangeStore, Session
+from ntmobile.client.exchange import Exchange
 from ntmobile.client.exchange.asking import SignedServer
-from ntmobile.client.exchange.store import EXCHANGE
-from ntmobile.client.identity import DeviceIdentity
-from ntmobile.client.login import log_in
 from ntmobile.client.pins import PinStore
-from ntmobile.client.state import PINS
+from ntmobile.client.state import EXCHANGE
 from ntmobile.errors import (
     AlreadyExists,
     ContentChanged,
@@ -24,66 +20,11 @@ from ntmobile.errors import (
     Unreachable,
     UntrustedIdentity,
 )
-from tests.exchange_platforms import StoresTestCase
-from tests.platforms import DC1, HOST, Platform
-
-TEXT = b"nobody between the two reads this. " * 150000  # two parts
+from tests.exchange_platforms import TEXT, DevicesTestCase
 
 
-@define(eq=False)
-class Client:
-    """A device with its exchange."""
-
-    fqdn: str
-    state: Path
-    session: Session
-    pins: PinStore
-    store: ExchangeStore
-    exchange: Exchange
-
-    def again(self) -> None:
-        """Start anew from the state directory."""
-        self.store.close()
-        self.store = ExchangeStore(self.state)
-        self.exchange = Exchange(reactor, lambda: self.session, self.store, self.pins)
-
-
-class ClientExchangeTests(StoresTestCase):
+class ClientExchangeTests(DevicesTestCase):
     """Alice's phone sends to Bob's laptop of another domain, which is off."""
-
-    async def start(self, other: str = "ntm.example") -> tuple[Client, Client]:
-        """All servers, and both devices, logged in; the laptop has published its pre-key.
-
-        :param other: the laptop's realm.
-        """
-        stores = await self.stores(other)
-        phone = await self.client(stores.first, f"alice@{DC1}", "phone")
-        laptop = await self.client(stores.second, f"bob@dc2.{other}", "laptop")
-        found = stores.second.services["dc2"].domain.clients.find(laptop.fqdn)
-        found.policy = evolve(found.policy, allow=("*.alice.dc1.ntm.example",))
-        await self.tokens_known(stores)
-        await laptop.exchange.publish()
-        return phone, laptop
-
-    async def client(self, platform: Platform, account: str, device: str) -> Client:
-        """Enrol a device and log in."""
-        state = await platform.enroll(account, device)
-        identity = DeviceIdentity.load(state)
-        places = [(HOST, platform.ports[account.partition("@")[2].partition(".")[0]])]
-        session = Session.of(await log_in(reactor, identity, places), places)
-        pins, store = PinStore(state / PINS), ExchangeStore(state)
-        exchange = Exchange(reactor, lambda: session, store, pins)
-        client = Client(identity.fqdn, state, session, pins, store, exchange)
-        self.addCleanup(lambda: client.store.close())
-        self.addCleanup(pins.close)
-        return client
-
-    def letter(self, text: bytes = TEXT) -> Path:
-        """A file to send."""
-        file = Path(self.mktemp()).resolve()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(text)
-        return file
 
     def cut(self, method: str, after: int) -> list[str]:
         """Have the connection break at this request of that method for a part, once.

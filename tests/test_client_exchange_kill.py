@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from ntmobile.client.exchange.store import EXCHANGE
+from ntmobile.client.state import EXCHANGE
 from tests.agents import ALICE, BOB, LAPTOP
 from tests.exchange_platforms import Stores, StoresTestCase
 from tests.server_processes import NTM, PATIENCE, TWISTD, environment

@@ -47,7 +47,8 @@ def make_node(state: Path, settings: DeviceSettings, reactor: Any) -> Node:
     watcher: INetworkWatcher = watching.configure(section, reactor)
 
     logins = Logins(reactor, settings, identity)
-    pins = PinStore(state / PINS)
+    pins, store = PinStore(state / PINS), ExchangeStore(state)
+    store.adopt(identity.keys.identity.public_key().public_bytes_raw())
 
     async def devices(user: str) -> Devices:
         session = logins.session()
@@ -70,7 +71,7 @@ def make_node(state: Path, settings: DeviceSettings, reactor: Any) -> Node:
         exchange=Exchange(
             reactor,
             logins.session,
-            ExchangeStore(state),
+            store,
             pins,
             devices,
             lambda event: node.tell(event),

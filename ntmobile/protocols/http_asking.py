@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import (
     Agent,
     HTTPConnectionPool,
+    RequestGenerationFailed,
     RequestTransmissionFailed,
     ResponseDone,
     ResponseFailed,
@@ -37,6 +38,13 @@ KEPT: Final = 30
 PIECE: Final = 1 << 16
 #: Why a request was ended that another one may follow at once.
 CHANGED: Final = "the network changed"
+#: A connection ended before the answer, or on its way.
+_BROKEN: Final = (
+    RequestGenerationFailed,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
 
 
 class NetworkChanged(Unreachable):
@@ -210,7 +218,7 @@ class HttpServerAt:
             reason = ""
         except Unreachable as problem:
             reason = str(problem)
-        except (ResponseFailed, ResponseNeverReceived, RequestTransmissionFailed) as problem:
+        except _BROKEN as problem:
             reason = "; ".join(dict.fromkeys(tls_problem(one.value) for one in problem.reasons))
         except (ConnectError, ConnectingCancelledError, ConnectionClosed, OSError) as problem:
             reason = str(problem).rstrip(".")

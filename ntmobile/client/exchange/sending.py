@@ -106,6 +106,8 @@ async def find_recipients(
     :raises NTMobileError: what prevents it for one of them.
     """
     own = device.session().identity.fqdn
+    if own in destinations:
+        raise InvalidName(f"{own} is this device itself")
     wanted = list(dict.fromkeys(destinations))
     found, failed = await _ask_prekeys(device, home, wanted)
     for name, problem in failed.items():
@@ -114,8 +116,6 @@ async def find_recipients(
         if not others:
             raise problem
         found |= others
-    if own in found:
-        raise InvalidName(f"{own} is this device itself")
     return [found[fqdn] for fqdn in sorted(found)]
 
 

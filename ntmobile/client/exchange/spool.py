@@ -11,13 +11,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
+from ntmobile.client.state import OUTBOX, RECEIVED
 from ntmobile.errors import StorageFailed
 from ntmobile.plugins.files import make_directory, write_file
-
-OUTBOX: Final = "outbox"
-RECEIVED: Final = "received"
 
 
 class Spool:

@@ -14,6 +14,7 @@ import msgspec
 from attrs import astuple, evolve
 
 from ntmobile.client.exchange.items import ENDED, Item, Outgoing, Status
+from ntmobile.client.state import EXCHANGE
 from ntmobile.errors import StorageFailed
 from ntmobile.machines.exchange.keyring import KeyRing, OpenedKey
 from ntmobile.machines.exchange.manifests import Details
@@ -24,9 +25,8 @@ from ntmobile.plugins.files import sync_directory
 from ntmobile.plugins.private_database import PrivateDatabase
 from ntmobile.wire.messages.exchange import CacheEntry, Manifest
 
-#: The file's name in the state directory.
-EXCHANGE: Final = "exchange.db"
 _SCHEMA: Final = """
+    CREATE TABLE IF NOT EXISTS device (identity BLOB NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS own (
         identifier BLOB PRIMARY KEY, key BLOB NOT NULL, application TEXT NOT NULL,
         recipients BLOB NOT NULL, made REAL NOT NULL, expires INTEGER NOT NULL,
@@ -75,6 +75,27 @@ class ExchangeStore:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+    def adopt(self, identity: bytes) -> None:
+        """Say whose this is; what belongs to a former enrolment is erased.
+
+        Its keys open nothing any more, and what it had begun to send cannot go on. What was
+        delivered is remembered all the same (R32).
+
+        :param identity: raw public identity key of the device.
+        """
+        with self._database.access() as db:
+            known = [row[0] for row in db.execute("SELECT identity FROM device")]
+            if known == [identity]:
+                return
+            for table in ("device", "own", "opened", "prekeys", "items", "downloads"):
+                db.execute(f"DELETE FROM {table}")
+            db.execute("INSERT INTO device VALUES (?)", (identity,))
+            db.execute(
+                "UPDATE outgoing SET state = 'failed', reason = ? WHERE state = 'uploading'",
+                ("the device was enrolled anew; send it again",),
+            )
+        self._database.scrub()
 
     def _rows(self, query: str, *values: object) -> list[Any]:
         with self._database.access("BEGIN") as db:
