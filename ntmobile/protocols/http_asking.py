@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
+from attrs import define
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
 from twisted.internet.interfaces import (
     IConsumer,
     IDelayedCall,
     IOpenSSLClientConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import (
+    URI,
     Agent,
     HTTPConnectionPool,
     RequestGenerationFailed,
@@ -24,7 +33,7 @@ from twisted.web.client import (
     ResponseNeverReceived,
 )
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer, IPolicyForHTTPS, IResponse
+from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from ntmobile.errors import Unreachable
@@ -36,6 +45,8 @@ ANSWER: Final = 1 << 16
 KEPT: Final = 30
 #: Bytes of a body that are given at once.
 PIECE: Final = 1 << 16
+#: Of Linux' ``tcp.h``; not in Python's module everywhere.
+_TCP_NOTSENT_LOWAT: Final = 25
 #: Why a request was ended that another one may follow at once.
 CHANGED: Final = "the network changed"
 #: A connection ended before the answer, or on its way.
@@ -51,16 +62,46 @@ class NetworkChanged(Unreachable):
     """A request was ended because the connection that it was on leads nowhere now."""
 
 
-@implementer(IPolicyForHTTPS)
+@implementer(IStreamClientEndpoint)
+@define
+class _Paced:
+    """A TCP endpoint whose socket takes no more than the network does.
+
+    Otherwise a whole body disappears in the socket's buffer, and on a slow line nothing is seen to
+    move for longer than anybody waits.
+    """
+
+    endpoint: IStreamClientEndpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """See :class:`IStreamClientEndpoint`."""
+        connecting: Deferred[IProtocol] = self.endpoint.connect(protocolFactory)
+        connecting.addCallback(self._connected)
+        return connecting
+
+    def _connected(self, protocol: IProtocol) -> IProtocol:
+        get_handle = getattr(getattr(protocol, "transport", None), "getHandle", None)
+        if get_handle is not None and sys.platform == "linux":
+            with suppress(OSError, AttributeError):  # an old kernel, or no socket of this system
+                get_handle().setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, PIECE)
+        return protocol
+
+
+@implementer(IAgentEndpointFactory)
+@define
 class _OneServer:
     """Who the server must prove to be is known, whatever its address."""
 
-    def __init__(self, tls: IOpenSSLClientConnectionCreator) -> None:
-        self._tls = tls
+    reactor: Any
+    tls: IOpenSSLClientConnectionCreator
+    timeout: float
 
-    def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
-        """How to speak TLS with it."""
-        return self._tls
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """How to connect to it."""
+        host = uri.host.decode("ascii").strip("[]")
+        endpoint = HostnameEndpoint(self.reactor, host, uri.port, self.timeout)
+        wrapped: IStreamClientEndpoint = wrapClientTLS(self.tls, _Paced(endpoint))
+        return wrapped
 
 
 class _Running:
@@ -194,7 +235,9 @@ class HttpServerAt:
         self._pool.cachedConnectionTimeout = KEPT
         self._pool.retryAutomatically = False
         self._running: set[_Running] = set()
-        self._agent = Agent(reactor, _OneServer(tls), connectTimeout=timeout, pool=self._pool)
+        self._agent = Agent.usingEndpointFactory(
+            reactor, _OneServer(reactor, tls, timeout), pool=self._pool
+        )
 
     async def ask(
         self, method: str, target: str, body: bytes, headers: Mapping[str, str]
@@ -219,6 +262,8 @@ class HttpServerAt:
         except Unreachable as problem:
             reason = str(problem)
         except _BROKEN as problem:
+            if not running.ended and any(one.check(CancelledError) for one in problem.reasons):
+                raise CancelledError from None
             reason = "; ".join(dict.fromkeys(tls_problem(one.value) for one in problem.reasons))
         except (ConnectError, ConnectingCancelledError, ConnectionClosed, OSError) as problem:
             reason = str(problem).rstrip(".")

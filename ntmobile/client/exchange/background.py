@@ -66,6 +66,7 @@ class Background:
     _pause: float = field(default=FIRST, init=False)
     _again: bool = field(default=False, init=False)
     _started: bool = field(default=False, init=False)
+    _ended: bool = field(default=False, init=False)
     _uploads: dict[bytes, list[Deferred[None]]] = field(factory=dict, init=False)
     _asked: dict[bytes, int] = field(factory=dict, init=False)
     _rounds: int = field(default=0, init=False)
@@ -76,7 +77,9 @@ class Background:
     # -- life
 
     def start(self) -> None:
-        """Begin, for as long as :meth:`stop` is not called."""
+        """Begin, unless :meth:`stop` was called."""
+        if self._ended:
+            return
         if not self._started:
             self._started = True
             outgoing = self.device.store.outgoing()
@@ -85,7 +88,7 @@ class Background:
 
     async def stop(self) -> None:
         """End; what was begun goes on at the next start."""
-        self._started = False
+        self._started, self._ended = False, True
         self._cancel()
         if self._running is not None:
             self._running.cancel()
