@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import msgspec
+from twisted.internet.defer import fail
 from twisted.trial.unittest import SynchronousTestCase
 
+from ntmobile.errors import StorageFailed
 from ntmobile.interfaces import Quotas
 from ntmobile.machines.exchange.confirmations import sign_confirmation, verify_confirmation
 from ntmobile.machines.exchange.objects import SEALED_PART
+from ntmobile.plugins.caches.storage import WAITING
 from ntmobile.wire.http_digests import content_digest
 from ntmobile.wire.messages.exchange import (
     DeliveryStatusResponse,
@@ -183,6 +186,21 @@ class UploadTests(ObjectCase):
         self.client = self.world.client(ALICE)
         self.assertEqual(self.announce(an_item(self.alice, plain=bytes(10_000))).status, 200)
         self.assertEqual(self.announce(an_item(self.alice, plain=bytes(10_000))).status, 507)
+
+    def test_storage_fails(self) -> None:
+        """A storage that fails is no lack of room, and clients hear nothing of its files."""
+        failing = fail(StorageFailed("/var/lib/secret/records.sqlite: disk I/O error"))
+        self.patch(self.world.storage, "add_object", lambda announced, at: failing)
+        answer = self.announce()
+        self.assertEqual((answer.status, answer.headers["retry-after"]), (503, "30"))
+        self.assertNotIn("secret", answer.detail)
+
+    def test_busy(self) -> None:
+        """A storage with too much to do at once says so, not that it is full."""
+        self.world.storage._busy = WAITING
+        self.assertEqual(self.announce().status, 503)
+        self.world.storage._busy = 0
+        self.assertEqual(self.announce().status, 200)
 
     def test_withdrawn(self) -> None:
         """An object that its sender withdraws is gone for everybody."""

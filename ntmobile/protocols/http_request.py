@@ -12,7 +12,12 @@ from twisted.web import http
 from twisted.web.iweb import INonQueuedRequestFactory
 from zope.interface import implementer, provider
 
-from ntmobile.errors import AuthenticationError, MalformedMessage, NTMobileError
+from ntmobile.errors import (
+    AuthenticationError,
+    MalformedMessage,
+    NTMobileError,
+    StorageFailed,
+)
 from ntmobile.protocols.http_limits import SMALL
 from ntmobile.protocols.http_routes import JSON_TYPE, Answer, Head
 from ntmobile.wire.documents import write_document
@@ -121,6 +126,8 @@ class HttpRequest(http.Request):
             del body
             await self._answer(answer)
         except NTMobileError as problem:
+            if isinstance(problem, StorageFailed):
+                log.error("a request was not served: {problem}", problem=str(problem))
             self._answer_problem(problem_of(problem))
         except Exception as problem:
             if not self._disconnected:
