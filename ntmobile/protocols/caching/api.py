@@ -12,10 +12,11 @@ from ntmobile.interfaces import ICacheStorage
 from ntmobile.machines.tokens import TokenTable
 from ntmobile.protocols.caching.access import ACCOUNT_SERVER, LINES, CacheAccess
 from ntmobile.protocols.caching.downloads import Downloads
-from ntmobile.protocols.caching.exchanging import Ask, Exchanges
+from ntmobile.protocols.caching.exchanging import Exchanges
 from ntmobile.protocols.caching.keys import Keys
 from ntmobile.protocols.caching.objects import Objects
 from ntmobile.protocols.caching.roots import Offload, Roots
+from ntmobile.protocols.caching.turns import Ask
 from ntmobile.protocols.caching.uploads import Uploads
 from ntmobile.protocols.http_limits import Limits
 from ntmobile.protocols.http_openapi import with_document
