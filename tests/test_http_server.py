@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import tempfile
 from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
@@ -32,12 +37,14 @@ def signed(head: Head) -> str:
 class ApiTests(SynchronousTestCase):
     """A small API, spoken to in bytes."""
 
-    limits = Limits(connections=3, per_address=3, bodies=300_000)
+    limits = Limits(connections=3, per_address=3, bodies=300_000, served=250_000)
 
     def setUp(self) -> None:
         self.clock = ExactClock()
         self.calls: list[Call] = []
         self.waiting: Deferred[Answer] | None = None
+        self.directory = Path(self.mktemp())
+        self.directory.mkdir()
         thing, part = octets("id", 2, "a thing"), number("n", 99, "a number")
         routes = [
             Route("GET", "/v1/things/{id}", "Get.", "open", self.get, (thing,)),
@@ -52,7 +59,11 @@ class ApiTests(SynchronousTestCase):
             Route("GET", "/v1/pieces", "Get pieces.", "open", self.pieces),
         ]  # fmt: skip
         self.api = HttpApi(
-            Table(routes), {"open": lambda head: None, "signed": signed}, self.clock, self.limits
+            Table(routes),
+            {"open": lambda head: None, "signed": signed},
+            self.clock,
+            self.limits,
+            self.directory,
         )
         self.connection, self.transport = self.connect()
 
@@ -78,6 +89,8 @@ class ApiTests(SynchronousTestCase):
         self.calls.append(call)
         if call.value("n") == 9:
             raise AlreadyExists("there is another one")
+        if self.waiting is not None:
+            return await self.waiting
         return Answer(status=204)
 
     async def post(self, call: Call) -> Answer:
@@ -284,20 +297,69 @@ class ApiTests(SynchronousTestCase):
         self.connection.connectionLost()
         self.connect()
 
-    def test_bodies(self) -> None:
-        """Long bodies wait for each other, where memory is scarce."""
+    def test_slow_bodies(self) -> None:
+        """However many bodies come slowly, another one is taken at its own pace."""
+        body = bytes(range(250)) * 800
+        slow = []
+        for _ in range(2):
+            connection, transport = self.connect()
+            connection.dataReceived(self.put_head(len(body)) + body[1:])
+            self.assertFalse(transport.paused)
+            slow.append(connection)
+        self.assertEqual([each[0] for each in self.say(self.put_head(len(body)) + body)], [204])
+        self.assertEqual(self.calls[0].body, body)
+        for each in slow:
+            each.dataReceived(body[:1])
+        self.assertEqual([len(each.body) for each in self.calls], [len(body)] * 3)
+        self.assertEqual(self.api.bodies.coming._free, 300_000)
+
+    def test_filed(self) -> None:
+        """A body that goes to a file leaves no name there, and waits its turn to be served."""
         body = bytes(200_000)
-        other, transport = self.connect()
-        self.connection.dataReceived(self.put_head(len(body)) + body[1:])
-        other.dataReceived(self.put_head(len(body)))
-        self.assertEqual((self.transport.paused, transport.paused), (False, True))
-        self.assertEqual([each[0] for each in self.say(body[:1])], [204])
-        self.assertFalse(transport.paused)
-        third, _ = self.connect()
-        third.dataReceived(self.put_head(len(body)))
-        other.connectionLost()
-        third.connectionLost()
-        self.assertEqual(self.api.room._free, 300_000)
+        connections = [self.connect() for _ in range(2)]
+        connections[0][0].dataReceived(self.put_head(len(body)))
+        self.waiting = Deferred()
+        connections[1][0].dataReceived(self.put_head(len(body)) + body)
+        self.assertEqual(len(self.calls), 1)
+        self.connection.dataReceived(self.put_head(len(body)) + body)
+        self.assertEqual(len(self.calls), 1)
+        self.assertEqual(list(self.directory.iterdir()), [])
+        waiting, self.waiting = self.waiting, None
+        waiting.callback(Answer(status=204))
+        self.assertEqual(len(self.calls), 2)
+        for connection in (self.connection, *(each for each, _ in connections)):
+            connection.connectionLost()
+        rooms = self.api.bodies.coming, self.api.bodies.served
+        self.assertEqual([each._free for each in rooms], [300_000, 250_000])
+
+    def test_gone_while_filed(self) -> None:
+        """A client that goes while it waits for its turn takes no room after that."""
+        body = bytes(200_000)
+        connections = [self.connect()[0] for _ in range(2)]
+        connections[0].dataReceived(self.put_head(len(body)))
+        self.waiting = Deferred()
+        connections[1].dataReceived(self.put_head(len(body)) + body)
+        self.connection.dataReceived(self.put_head(len(body)) + body)
+        self.connection.connectionLost()
+        waiting, self.waiting = self.waiting, None
+        waiting.callback(Answer(status=204))
+        self.assertEqual(self.api.bodies.served._free, 250_000)
+
+    def test_no_room_for_files(self) -> None:
+        """Where there is no room for files either, the client is told so after its body."""
+        body = bytes(200_000)
+        self.connect()[0].dataReceived(self.put_head(len(body)))
+        self.directory.rmdir()
+        self.assertEqual(self.refused(self.put_head(len(body)) + body)[0], 503)
+
+        def full(**kwargs: object) -> object:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        self.patch(tempfile, "TemporaryFile", full)
+        status, detail = self.refused(self.put_head(len(body)) + body)
+        self.assertEqual(status, 507)
+        self.assertIn("No space left", detail)
+        self.assertNotIn(str(self.directory), detail)
 
     def test_gone(self) -> None:
         """A client that goes while it is served disturbs nothing."""
@@ -327,18 +389,22 @@ class RoomTests(SynchronousTestCase):
     """Memory for bodies."""
 
     def test_order(self) -> None:
-        """Who waits longest enters first; who gives up waits no more."""
-        room, entered = Room(10), []
-        self.assertTrue(room.take(8, lambda: None))
-        calls = [lambda name=name: entered.append(name) for name in "abc"]
-        for call in calls:
-            self.assertFalse(room.take(5, call))
-        room.leave(5, calls[1])
-        room.leave(8, lambda: None)
-        self.assertEqual(entered, ["a", "c"])
+        """Who waits longest enters first; who would not wait takes nobody's place."""
+        room = Room(10)
+        entered: list[str] = []
+        self.assertTrue(room.take(8))
+        for name in "abc":
+            self.assertFalse(room.take(5, partial(entered.append, name)))
+        self.assertFalse(room.take(1))
+        room.leave(8)
+        self.assertEqual(entered, ["a", "b"])
+        room.leave(5)
+        self.assertEqual(entered, ["a", "b", "c"])
 
     def test_larger_than_all(self) -> None:
         """What is larger than all the room has it alone."""
         room = Room(10)
-        self.assertTrue(room.take(100, lambda: None))
-        self.assertFalse(room.take(1, lambda: None))
+        self.assertTrue(room.take(100))
+        self.assertFalse(room.take(1))
+        room.leave(100)
+        self.assertTrue(room.take(10))

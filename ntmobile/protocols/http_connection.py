@@ -68,14 +68,6 @@ class HttpConnection(http.HTTPChannel):
         else:
             self._refuse(Problem(problems.SLOW, "the request took too long; send it again"))
 
-    def hold(self) -> None:
-        """Take no more of a body for now."""
-        self._networkProducer.pauseProducing()
-
-    def flow(self) -> None:
-        """Take it again."""
-        self._networkProducer.resumeProducing()
-
     def abort(self) -> None:
         """Cut the connection."""
         self._ended = True

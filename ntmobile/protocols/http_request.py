@@ -18,7 +18,7 @@ from ntmobile.errors import (
     NTMobileError,
     StorageFailed,
 )
-from ntmobile.protocols.http_limits import SMALL
+from ntmobile.protocols.http_bodies import Body
 from ntmobile.protocols.http_routes import JSON_TYPE, Answer, Head
 from ntmobile.wire.documents import write_document
 from ntmobile.wire.http_signatures import Request as SignableRequest
@@ -46,9 +46,7 @@ class HttpRequest(http.Request):
         self._api = channel.api
         self._head: Head | None = None
         self._caller: Any = None
-        self._pieces: list[bytes] = []
-        self._taken = 0
-        self._flow = channel.flow
+        self._body: Body | None = None
         self._serving = False
         self._refused: NTMobileError | None = None
         self._flowing: Deferred[None] | None = None
@@ -74,10 +72,7 @@ class HttpRequest(http.Request):
         if self._refused is not None:
             # What is not too long is let pass, so that the client reads the answer.
             return length is not None and length <= DROPPED and not expects
-        if length and length > SMALL:
-            self._taken = length
-            if not self._api.room.take(length, self._flow):
-                self.channel.hold()
+        self._body = self._api.bodies.begin(length or 0)
         return True
 
     def refuse(self, command: bytes, uri: bytes, version: bytes) -> None:
@@ -104,8 +99,8 @@ class HttpRequest(http.Request):
 
     def handleContentChunk(self, data: bytes) -> None:
         """A piece of the body."""
-        if self._refused is None:
-            self._pieces.append(data)
+        if self._body is not None:
+            self._body.add(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """All of it is there."""
@@ -118,10 +113,9 @@ class HttpRequest(http.Request):
 
     async def _serve(self) -> None:
         try:
-            if self._refused is not None or self._head is None:
+            if self._refused is not None or self._head is None or self._body is None:
                 raise self._refused or AuthenticationError("not judged")
-            body = b"".join(self._pieces)
-            self._pieces.clear()
+            body = await self._body.whole()
             answer = await self._api.serve(self._head, self._caller, body)
             del body
             await self._answer(answer)
@@ -137,9 +131,8 @@ class HttpRequest(http.Request):
             self._leave()
 
     def _leave(self) -> None:
-        taken, self._taken = self._taken, 0
-        if taken:
-            self._api.room.leave(taken, self._flow)
+        if self._body is not None:
+            self._body.close()
 
     async def _answer(self, answer: Answer) -> None:
         if answer.pieces is not None:

@@ -2,8 +2,8 @@
 
 Twisted's channel parses (:mod:`ntmobile.protocols.http_connection`). What is added: a request is
 matched, its sender known and its length judged when its head is there; a body is kept in memory
-only as far as there is room for bodies; who is slow is told so and cut off; every error is a
-problem document.
+only as far as there is room for bodies, else in a file; who is slow is told so and cut off; every
+error is a problem document.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from ntmobile.protocols.http_bodies import Bodies
 from ntmobile.protocols.http_connection import HttpConnection
-from ntmobile.protocols.http_limits import SMALL, Limits, Room
+from ntmobile.protocols.http_limits import SMALL, Limits
 from ntmobile.protocols.http_request import HttpRequest
 from ntmobile.protocols.http_routes import (
     JSON_TYPE,
@@ -45,6 +47,7 @@ class HttpApi(Factory["HttpConnection"]):
     :ivar serving: whether connections are taken at all.
     :param access: name in the routes → who asks.
     :param reactor: time, and threads for digests of long bodies.
+    :param directory: of files for bodies that find no room in memory; None: the system's.
     """
 
     noisy = False
@@ -55,11 +58,12 @@ class HttpApi(Factory["HttpConnection"]):
         access: Mapping[str, Access],
         reactor: Any,
         limits: Limits | None = None,
+        directory: Path | None = None,
     ) -> None:
         self.table = table
         self.limits = limits or Limits()
         self.reactor = reactor
-        self.room = Room(self.limits.bodies)
+        self.bodies = Bodies(self.limits, directory)
         self.serving = True
         self._access = access
         self._connections: dict[HttpConnection, str] = {}

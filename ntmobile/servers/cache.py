@@ -92,7 +92,7 @@ class CacheService(Service):
             connections=configuration.connections,
             per_address=max(configuration.connections // 4, 1),
         )
-        self.api = self.cache.api(reactor, limits)
+        self.api = self.cache.api(reactor, limits, configuration.state)
         self._registration = Registration(
             configuration.coordinator.name,
             server,

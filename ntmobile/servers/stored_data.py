@@ -108,7 +108,7 @@ class StoredData:
         title = f"Coordinator of {domain.name}"
         routes = traced(web.table(), domain.name)
         table, everybody = with_document(routes, title, LINES)
-        api = HttpApi(table, {**web.access(), **everybody}, reactor)
+        api = HttpApi(table, {**web.access(), **everybody}, reactor, directory=configuration.state)
         return cls(domain, store, workers, exchange, prekeys, caches, web, api)
 
     def start(self) -> None:

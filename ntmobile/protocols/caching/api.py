@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -73,12 +74,17 @@ class Cache:
             Downloads(storage, objects, trust),
         )
 
-    def api(self, reactor: Any, limits: Limits | None = None) -> HttpApi:
-        """All of it as what to listen with."""
+    def api(
+        self, reactor: Any, limits: Limits | None = None, directory: Path | None = None
+    ) -> HttpApi:
+        """All of it as what to listen with.
+
+        :param directory: of files for bodies that find no room in memory.
+        """
         routes = [route for served in self._served for route in served.routes()]
         asked = traced(Table([*routes, self._token_route()]), self._name)
         table, access = with_document(asked, "ntmobile cache server", LINES)
-        return HttpApi(table, self.access.table() | access, reactor, limits)
+        return HttpApi(table, self.access.table() | access, reactor, limits, directory)
 
     def _token_route(self) -> Route:
         return Route(
