@@ -13,6 +13,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.address import IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -291,11 +292,60 @@ class ApiTests(SynchronousTestCase):
 
     def test_connections(self) -> None:
         """There are no more connections than may be; one that ends makes room."""
-        self.connect()
-        self.connect()
+        connections = [self.connection, *(self.connect()[0] for _ in range(2))]
+        self.waiting = Deferred()
+        for each in connections:
+            each.dataReceived(b"GET /v1/things/0a0b HTTP/1.1\r\nHost: x\r\n\r\n")
         self.assertIsNone(self.api.buildProtocol(None))
         self.connection.connectionLost()
         self.connect()
+
+    def test_idle_connections(self) -> None:
+        """Who only holds connections keeps nobody out: the one that waits longest makes room."""
+        _, second = self.connect()
+        _, third = self.connect()
+        self.say(b"GET /v1/things/0a0b HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.waiting = Deferred()
+        self.connect()
+        self.assertEqual(
+            [each.aborted for each in (self.transport, second, third)], [False, True, False]
+        )
+        self.connection.dataReceived(b"GET /v1/things/0a0b HTTP/1.1\r\nHost: x\r\n\r\n")
+        for _ in range(4):
+            self.connect()
+        self.assertFalse(self.transport.aborted)
+        self.waiting.callback(Answer(body=b"x"))
+        self.assertIn(b"200 OK", self.transport.value())
+
+    def test_half_a_head(self) -> None:
+        """A head that does not end is no reason to stay, half a body is one."""
+        half, transport = self.connect()
+        half.dataReceived(b"GET /v1/things/0a0b HTTP/1.1\r\n")
+        self.connection.dataReceived(self.put_head(5) + b"1234")
+        self.connect()
+        self.connect()
+        self.assertEqual((transport.aborted, self.transport.aborted), (True, False))
+        self.assertEqual([each[0] for each in self.say(b"5")], [204])
+
+    def test_servers_stay(self) -> None:
+        """A server of the realm, such as the AS, is not sent away for others."""
+        self.patch(self.connection, "peer", lambda: ("as", "ntm.example"))
+        for _ in range(5):
+            self.connect()
+        self.assertFalse(self.transport.aborted)
+
+    def test_networks(self) -> None:
+        """Addresses of one IPv6 network count together, as its owner has as many as he likes."""
+        api = HttpApi(
+            Table([]), {}, self.clock, Limits(connections=9, per_address=2), self.directory
+        )
+        transports = []
+        for host in ("2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:1::1", "192.0.2.1"):
+            connection = api.buildProtocol(IPv6Address("TCP", host, 1))
+            assert connection is not None
+            transports.append(Transport())
+            connection.makeConnection(transports[-1])
+        self.assertEqual([each.aborted for each in transports], [True] + [False] * 4)
 
     def test_slow_bodies(self) -> None:
         """However many bodies come slowly, another one is taken at its own pace."""

@@ -16,7 +16,7 @@ SMALL: Final = 65536
 class Limits:
     """What clients may take of a server.
 
-    :ivar connections: at once, :ivar per_address: of them from one address.
+    :ivar connections: at once, :ivar per_address: of them from one IPv4 address or IPv6 /64.
     :ivar head: seconds for the head of a request, TLS included. :ivar idle: seconds between two.
     :ivar rate: least bytes a second of a body, after :ivar grace: seconds.
     :ivar stalled: seconds in which a client may read nothing of an answer.

@@ -18,6 +18,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from ntmobile.machines.networks import source_network
 from ntmobile.protocols.http_bodies import Bodies
 from ntmobile.protocols.http_connection import HttpConnection
 from ntmobile.protocols.http_limits import SMALL, Limits
@@ -68,29 +69,58 @@ class HttpApi(Factory["HttpConnection"]):
         self._access = access
         self._connections: dict[HttpConnection, str] = {}
         self._addresses: Counter[str] = Counter()
+        #: Those that wait for a request, the one that waits longest first.
+        self._idle: dict[HttpConnection, None] = {}
 
     def buildProtocol(self, address: Any) -> HttpConnection | None:
-        """A connection, if there are not too many."""
-        host = str(getattr(address, "host", ""))
-        if (
-            not self.serving
-            or len(self._connections) >= self.limits.connections
-            or self._addresses[host] >= self.limits.per_address
-        ):
-            log.debug("a connection from {host} is refused: there are too many", host=host)
+        """A connection, if there are not too many that are of use."""
+        if not self.serving:
+            return None
+        source = source_network(str(getattr(address, "host", "")))
+        if not (self._room_for(source) and self._room_for(None)):
+            log.debug("a connection from {source} is refused: too many", source=source)
             return None
         connection = HttpConnection(self)
-        self._connections[connection] = host
-        self._addresses[host] += 1
+        self._connections[connection] = source
+        self._addresses[source] += 1
         return connection
+
+    def _room_for(self, source: str | None) -> bool:
+        """Whether there is room for one more, of a network or at all.
+
+        If need be the connection goes that waits longest for a request of its client, so that who
+        does nothing but hold connections keeps nobody out.
+        """
+        if source is None:
+            count, most = len(self._connections), self.limits.connections
+        else:
+            count, most = self._addresses[source], self.limits.per_address
+        if count < most:
+            return True
+        for connection in self._idle:
+            if source in (None, self._connections.get(connection)) and connection.peer() is None:
+                self.gone(connection)
+                connection.abort()
+                return True
+        return False
+
+    def waits(self, connection: HttpConnection) -> None:
+        """A connection waits for its client's next request."""
+        if connection in self._connections:
+            self._idle[connection] = None
+
+    def works(self, connection: HttpConnection) -> None:
+        """The head of a request has come on a connection."""
+        self._idle.pop(connection, None)
 
     def gone(self, connection: HttpConnection) -> None:
         """A connection ended."""
-        host = self._connections.pop(connection, None)
-        if host is not None:
-            self._addresses[host] -= 1
-            if not self._addresses[host]:
-                del self._addresses[host]
+        self._idle.pop(connection, None)
+        source = self._connections.pop(connection, None)
+        if source is not None:
+            self._addresses[source] -= 1
+            if not self._addresses[source]:
+                del self._addresses[source]
 
     def log(self, request: HttpRequest) -> None:
         """A request was answered."""
