@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import ssl
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -104,21 +106,45 @@ class CacheProcessTests(SynchronousTestCase):
         self.addCleanup(server.stop)
         server.expect("cache server cs1.dc1.ntm.example on TCP port")
         server.expect("is tried again")  # its coordinator is not there
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        with (
-            socket.create_connection((HOST, self.world.port), PATIENCE) as plain,
-            context.wrap_socket(plain) as connection,
-        ):
-            connection.sendall(b"GET /v1/nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            answer = b""
-            while data := connection.recv(65536):
-                answer += data
+        answer = self.get("/v1/nothing")
         self.assertTrue(answer.startswith(b"HTTP/1.1 404 "), answer)
         self.assertIn(b"application/problem+json", answer)
         log = server.stop()
         self.assertEqual(server.process.returncode, -signal.SIGTERM)  # as twistd has it
         self.assertNotIn("Traceback", log)
+
+    def test_many_idle(self) -> None:
+        """Idle connections, more than files that a shell allows, keep nobody from being served."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (96, hard))
+        try:
+            server = ServerProcess("ntm-cache", self.world.file)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        self.addCleanup(server.stop)
+        server.expect("is tried again")
+        address = HOST, self.world.port
+        with ExitStack() as idle:
+            for _ in range(600):  # more than one address may have
+                idle.enter_context(socket.create_connection(address, PATIENCE))
+            answer = self.get("/v1/openapi.json")
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200 "), answer)
+        self.assertNotIn("Traceback", server.stop())
+
+    def get(self, path: str) -> bytes:
+        """Ask over TLS; all that is answered."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        with (
+            socket.create_connection((HOST, self.world.port), PATIENCE) as plain,
+            context.wrap_socket(plain) as connection,
+        ):
+            connection.sendall(request.encode())
+            answer = b""
+            while data := connection.recv(65536):
+                answer += data
+        return answer
 
     def test_port_in_use(self) -> None:
         """A port that is taken is one line, and a status of failure."""

@@ -31,6 +31,7 @@ from ntmobile.protocols.link import Link, verify_peer
 from ntmobile.protocols.tls import client_context_factory, server_context_factory
 from ntmobile.servers.cache_configuration import CacheConfiguration
 from ntmobile.servers.cache_registration import OwnFirst, Registration
+from ntmobile.servers.descriptors import connections
 from ntmobile.servers.listening import listen_tcp
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.exchange import CacheServer
@@ -88,10 +89,14 @@ class CacheService(Service):
             configuration.largest,
             configuration.requests,
         )
-        limits = Limits(
-            connections=configuration.connections,
-            per_address=max(configuration.connections // 4, 1),
-        )
+        # One connection may also need a file for a body.
+        most = connections(configuration.connections, 2)
+        if most < configuration.connections:
+            log.warn(
+                "at most {most} connections: the system allows no more open files",
+                most=most,
+            )
+        limits = Limits(connections=most, per_address=max(most // 4, 1))
         self.api = self.cache.api(reactor, limits, configuration.state)
         self._registration = Registration(
             configuration.coordinator.name,

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -15,6 +15,7 @@ from ntmobile.interfaces import IWaitingStore, IWaitingStoreProvider
 from ntmobile.machines.directing import Notify
 from ntmobile.machines.exchange_desk import ExchangeDesk
 from ntmobile.plugins import find
+from ntmobile.protocols.http_limits import Limits
 from ntmobile.protocols.http_openapi import with_document
 from ntmobile.protocols.http_server import HttpApi
 from ntmobile.protocols.http_tracing import traced
@@ -22,6 +23,7 @@ from ntmobile.protocols.link import Link
 from ntmobile.servers.caches import Caches
 from ntmobile.servers.configuration import CoordinatorConfiguration
 from ntmobile.servers.coordinator_web import LINES, CoordinatorWeb
+from ntmobile.servers.descriptors import connections
 from ntmobile.servers.domain import BATCH, Domain
 from ntmobile.servers.exchange import EXPIRY_INTERVAL, Exchange
 from ntmobile.servers.prekeys import PreKeys
@@ -108,7 +110,10 @@ class StoredData:
         title = f"Coordinator of {domain.name}"
         routes = traced(web.table(), domain.name)
         table, everybody = with_document(routes, title, LINES)
-        api = HttpApi(table, {**web.access(), **everybody}, reactor, directory=configuration.state)
+        default = Limits()
+        most = connections(default.connections, 2)
+        limits = evolve(default, connections=most, per_address=min(most, default.per_address))
+        api = HttpApi(table, {**web.access(), **everybody}, reactor, limits, configuration.state)
         return cls(domain, store, workers, exchange, prekeys, caches, web, api)
 
     def start(self) -> None:
