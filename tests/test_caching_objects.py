@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from twisted.internet.defer import fail
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,6 +13,7 @@ from ntmobile.interfaces import Quotas
 from ntmobile.machines.exchange.confirmations import sign_confirmation, verify_confirmation
 from ntmobile.machines.exchange.objects import SEALED_PART
 from ntmobile.plugins.caches.storage import WAITING
+from ntmobile.protocols.caching.downloads import PIECE
 from ntmobile.wire.http_digests import content_digest
 from ntmobile.wire.messages.exchange import (
     DeliveryStatusResponse,
@@ -209,6 +212,13 @@ class UploadTests(ObjectCase):
         self.assertEqual(self.ask(self.client, "DELETE").status, 404)
         self.assertEqual(self.ask(self.world.client(BOB), "GET").status, 404)
 
+    def test_withdrawn_and_wrong(self) -> None:
+        """R30: that an object was right once says nothing of what comes under its name later."""
+        self.assertEqual(self.world.upload(self.client, self.item).status, 200)
+        self.assertEqual(self.ask(self.client, "DELETE").status, 204)
+        wrong = Item(self.item.signed, [bytes(len(self.item.parts[0]))])
+        self.assertEqual(self.world.upload(self.client, wrong).status, 422)
+
     def test_restart(self) -> None:
         """An upload goes on after a restart, and the root is judged by what is stored."""
         self.world.upload(self.client, self.item, complete=False)
@@ -403,6 +413,38 @@ class PartTests(ObjectCase):
         client = self.world.client(BOB)
         parts = [self.ask(client, "GET", f"/parts/{number}").body for number in (0, 1)]
         self.assertEqual(parts, self.item.parts)
+
+    def test_many_slow_readers(self) -> None:
+        """However many read slowly, together they have little in memory."""
+        self.world.upload(self.client, self.item)
+        bob = self.world.client(BOB)
+        taken: list[int] = []
+        read = self.world.storage.read_part
+
+        def noted(identifier: bytes, number: int, start: int, length: int, at: float) -> object:
+            taken.append(length)
+            connections[-1].pauseProducing()
+            return read(identifier, number, start, length, at)
+
+        self.patch(self.world.storage, "read_part", noted)
+        connections: list[Any] = []
+        build = self.world.api.buildProtocol
+
+        def built(address: object) -> object:
+            connections.append(build(address))
+            return connections[-1]
+
+        self.patch(self.world.api, "buildProtocol", built)
+        for _ in range(250):
+            self.world.begin(self.world.signed(bob, "GET", f"{self.path}/parts/0")[0])
+        self.assertEqual(len(taken), 250)
+        self.assertLess(sum(taken), 16 << 20)
+        for each in connections:
+            each.connectionLost()
+        connections.clear()
+        taken.clear()
+        self.world.begin(self.world.signed(bob, "GET", f"{self.path}/parts/0")[0])
+        self.assertEqual(taken, [PIECE])
 
     def test_slow_reader(self) -> None:
         """A client that reads nothing of its answer is cut off, and held no part in memory."""

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ class ApiTests(SynchronousTestCase):
         return Answer(document=call.message)
 
     async def pieces(self, call: Call) -> Answer:
-        async def each() -> AsyncIterator[bytes]:
+        async def each() -> AsyncGenerator[bytes, None]:
             for letter in (b"a", b"b", b"c"):
                 yield letter * 1000
 

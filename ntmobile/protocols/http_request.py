@@ -162,6 +162,7 @@ class HttpRequest(http.Request):
                 self.channel.abort()
             return
         finally:
+            await answer.pieces.aclose()
             if not self._disconnected:
                 self.unregisterProducer()
         if not self._disconnected:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Final
 
-from attrs import define
+from attrs import define, field
 
 from ntmobile.errors import AccessDenied, MalformedMessage, NoSuchItem
 from ntmobile.interfaces import ICacheStorage
@@ -35,8 +35,11 @@ from ntmobile.wire.messages.exchange import (
 )
 from ntmobile.wire.problems import Problem
 
-#: Bytes that are read of a part at once, so that many slow downloads need little memory.
+#: Bytes that are read of a part at once: at most, at least, and of all parts that are being read,
+#: so that many slow downloads need little memory.
 PIECE: Final = 1 << 18
+SMALLEST: Final = 1 << 14
+PIECES: Final = 4 << 20
 
 _RANGE: Final = re.compile(r"bytes=(\d{0,10})-(\d{0,10})")
 
@@ -48,6 +51,7 @@ class Downloads:
     storage: ICacheStorage
     objects: Objects
     trust: TrustStore
+    _reading: int = field(default=0, init=False)
 
     def routes(self) -> list[Route]:
         """What can be asked."""
@@ -145,14 +149,18 @@ class Downloads:
 
     async def _pieces(
         self, identifier: bytes, number: int, start: int, length: int
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         end = start + length
-        while start < end:
-            size = min(PIECE, end - start)
-            yield await self.storage.read_part(
-                identifier, number, start, size, self.objects.unix_time()
-            )
-            start += size
+        self._reading += 1
+        try:
+            while start < end:
+                size = min(max(SMALLEST, min(PIECE, PIECES // self._reading)), end - start)
+                yield await self.storage.read_part(
+                    identifier, number, start, size, self.objects.unix_time()
+                )
+                start += size
+        finally:
+            self._reading -= 1
 
     async def confirm(self, call: Call) -> Answer:
         """Keep a receiver's confirmation, which the sender will verify (R32)."""

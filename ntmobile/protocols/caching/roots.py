@@ -49,6 +49,16 @@ class Roots:
         while len(self._hashes) > PARTS:
             self._hashes.popitem(last=False)
 
+    def forget(self, identifier: bytes) -> None:
+        """An object is not there any more, or not complete: what comes may be something else."""
+        self._right.pop(identifier, None)
+        for key in [key for key in self._hashes if key[0] == identifier]:
+            del self._hashes[key]
+
+    def incomplete(self, identifier: bytes) -> None:
+        """An object is not complete, so that it cannot be right yet."""
+        self._right.pop(identifier, None)
+
     async def is_right(self, manifest: Manifest, at: float) -> bool:
         """Whether the stored parts, all of which came, are the object that was signed.
 

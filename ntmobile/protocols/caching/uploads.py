@@ -114,7 +114,9 @@ class Uploads:
                 f"an object of {manifest.length} bytes; this server takes {self.largest} at most",
             )
         announced = stored_object(request.info, request.manifest, manifest)
-        await self.storage.add_object(announced, now)
+        standing = await self.storage.add_object(announced, now)
+        if not standing.complete:  # another one of that identifier may have been, and expired
+            self.roots.incomplete(manifest.object)
         return await self._standing(await self.objects.of_sender(call.caller, manifest.object))
 
     async def part(self, call: Call) -> Answer:
@@ -150,7 +152,7 @@ class Uploads:
             raise Problem(problems.CONFLICT, f"parts are missing: {listed}; upload them first")
         at = self.objects.unix_time()
         if not found.standing.released and not await self.roots.is_right(found.manifest, at):
-            await self.storage.remove(identifier)
+            await self._remove(identifier)
             raise Problem(
                 problems.CONTENT,
                 "the parts are not what the manifest signed; the object is removed, send it anew",
@@ -167,8 +169,12 @@ class Uploads:
     async def withdraw(self, call: Call) -> Answer:
         """Remove an object."""
         found = await self.objects.of_sender(call.caller, call.value("object"))
-        await self.storage.remove(found.stored.identifier)
+        await self._remove(found.stored.identifier)
         return Answer(204)
+
+    async def _remove(self, identifier: bytes) -> None:
+        await self.storage.remove(identifier)
+        self.roots.forget(identifier)
 
     async def _untold(self, identifier: bytes) -> list[str]:
         found = await self.storage.deliveries(identifier, self.objects.unix_time())
