@@ -263,16 +263,16 @@ class Exchange:
     # -- what waits at cache servers
 
     async def entries(
-        self, fqdn: str, application: str | None, after: bytes
+        self, fqdn: str, application: str | None, after: bytes, sender: str = ""
     ) -> CacheListDownloadResponse:
-        """What waits for a device."""
-        at = self.unix_time()
-        found = await self.run(self.store.entries, fqdn, application, after, at, LISTED + 1)
+        """What waits for a device, after what that sender left under that hash value."""
+        at, most = self.unix_time(), LISTED + 1
+        found = await self.run(self.store.entries, fqdn, application, after, at, most, sender)
         return CacheListDownloadResponse(tuple(found[:LISTED]), len(found) > LISTED)
 
-    async def erase_entry(self, fqdn: str, identifier: bytes) -> bool:
-        """The device has fetched it."""
-        return await self.run(self.store.erase_entry, fqdn, identifier)
+    async def erase_entry(self, fqdn: str, identifier: bytes, sender: str = "") -> bool:
+        """The device has fetched what that sender, or any, left."""
+        return await self.run(self.store.erase_entry, fqdn, identifier, sender)
 
     async def cache_asked(self, cache: str, message: Message) -> Message:
         """A request of a cache server, which its certificate names.
