@@ -6,10 +6,12 @@ import resource
 import signal
 import socket
 import ssl
+from collections.abc import Coroutine, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -24,8 +26,14 @@ from ntmobile.wire.messages.exchange import (
 )
 from tests.cache_servers import HOST, CacheWorld
 from tests.server_processes import PATIENCE, TWISTD, ServerProcess, python
+from tests.web_clients import Answered
 
 ALICE, BOB = "phone.alice.dc1.ntm.example", "laptop.bob.dc2.ntm.example"
+
+
+async def at_once(asked: Iterable[Coroutine[Deferred[Any], Any, Answered]]) -> list[Answered]:
+    """Ask all of it before anything is answered."""
+    return [await each for each in [Deferred.fromCoroutine(one) for one in asked]]
 
 
 class CacheServiceTests(TestCase):
@@ -67,6 +75,33 @@ class CacheServiceTests(TestCase):
             answer = await bob.web.ask("GET", f"{path}/parts/{number}")
             self.assertEqual(answer.body, part)
         self.assertEqual(len(parts), ObjectHeader.create(len(plain)).parts)
+
+    async def test_at_once(self) -> None:
+        """R30: of parts that come at once over several connections one stays, whole."""
+        alice, bob = await self.world.device(ALICE), await self.world.device(BOB)
+        signed, parts = alice.seal(bytes(range(256)) * 10_000, (BOB,))
+        announcement = alice.announcement(signed, (BOB,))
+        answers = await at_once(
+            alice.web.ask("POST", "/v1/objects", announcement) for _ in range(4)
+        )
+        [path] = {
+            f"/v1/objects/{each.document(EncryptedDataUploadResponse).object.hex()}"
+            for each in answers
+        }
+        octets = evolve(alice.web, headers={"content-type": "application/octet-stream"})
+        sent = [parts[0], bytes(len(parts[0]))] * 4
+        answers = await at_once(octets.ask("PUT", f"{path}/parts/0", part) for part in sent)
+        statuses = [each.status for each in answers]
+        self.assertEqual(sorted(statuses), [204] * 4 + [409] * 4)
+        taken = {part for part, each in zip(sent, answers, strict=True) if each.status == 204}
+        self.assertEqual(len(taken), 1)
+        answers = await at_once(alice.web.ask("POST", f"{path}/complete") for _ in range(3))
+        if statuses[0] == 204:
+            self.assertEqual([each.status for each in answers], [200] * 3)
+            self.assertEqual((await bob.web.ask("GET", f"{path}/parts/0")).body, parts[0])
+        else:  # the wrong one was first: the object goes, once, and nobody sees it
+            self.assertLessEqual({each.status for each in answers}, {422, 404})
+            self.assertEqual((await bob.web.ask("GET", path)).status, 404)
 
     async def test_tokens(self) -> None:
         """R28, R34: only the realm's AS tells of tokens, and what it says holds at once."""

@@ -69,9 +69,12 @@ class ExchangeTests(SynchronousTestCase):
         """What was not told before a crash is told after it."""
         self.world.upload(self.client, self.item, complete=False)
         self.assertEqual(self.domains(), [])
+        self.assertEqual(self.states(), {BOB: "not told", CAROL: "not told"})
         self.world.restart()
         self.world.cache.exchanges.start()
         self.assertEqual(self.domains(), [DC1, DC2])
+        self.client = self.world.client(ALICE)
+        self.assertEqual(self.states(), {BOB: "waiting", CAROL: "waiting"})
 
     def test_repeated(self) -> None:
         """Who cannot be reached is told later, ever more seldom; the others not again."""

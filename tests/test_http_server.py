@@ -132,11 +132,31 @@ class ApiTests(SynchronousTestCase):
             b"/", b"/v1/things/0A0B", b"/v1/things/0a0b/", b"/v1/things/../things/0a0b",
             b"/v1/things/%30a0b", b"//v1/things/0a0b", b"/v1/things/0a0b%00",
             b"/v1/things/" + b"0" * 99, b"http://x/v1/things/0a0b", b"*",
+            b"/v1/%2e%2e/v1/things/0a0b", b"/v1/things%2f0a0b", b"/v1/things/0a0b;x",
+            b"/v1/things/0a0b/parts/1/../../0a0b", b"/v1/things/" + b"%2e" * 4000,
+            b"/v1/./things/0a0b", b"\\v1\\things\\0a0b",
         ):  # fmt: skip
             status, detail = self.refused(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
             self.assertEqual(status, 404, path)
             self.assertIn("/v1/openapi.json", detail)
         self.assertEqual(self.calls, [])
+
+    def test_strange_targets(self) -> None:
+        """A target that is not ASCII, or longer than any, is malformed; the query is no path."""
+        for target in ("/v1/things/0a0bä".encode(), b"/v1/things/\xc0\xae", b"/" + b"a" * 20_000):
+            self.connection, self.transport = self.connect()
+            status, detail = self.refused(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            self.assertEqual((status, detail.isascii()), (400, True), target[:30])
+            self.connection.connectionLost()
+        self.connection, self.transport = self.connect()
+        for query in (b"?id=../../x", b"?%2e%2e%2f", b"?" + b"a" * 9000, b"?\\"):
+            [(status, _, body)] = self.say(
+                b"GET /v1/things/0a0b" + query + b" HTTP/1.1\r\nHost: x\r\n\r\n"
+            )
+            self.assertEqual((status, body), (200, b"\x0a\x0b"))
+        self.assertEqual(self.refused(self.post_text(b"{}", b"?after=1&%61fter=2"))[0], 400)
+        self.assertEqual(self.refused(self.post_text(b"{}", b"?after=%ff"))[0], 400)
+        self.assertEqual(self.refused(self.post_text(b"{}", b"?" + b"x=1&" * 40))[0], 400)
 
     def test_method(self) -> None:
         """What cannot be done is told, with what can."""

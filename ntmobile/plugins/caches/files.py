@@ -26,7 +26,7 @@ log = Logger()
 
 #: How long to wait for a server that is about to end, in seconds.
 PATIENCE: Final = 5.0
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class FileBlobs:
