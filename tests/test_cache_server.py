@@ -103,6 +103,20 @@ class CacheServiceTests(TestCase):
             self.assertLessEqual({each.status for each in answers}, {422, 404})
             self.assertEqual((await bob.web.ask("GET", path)).status, 404)
 
+    async def test_refused_connection(self) -> None:
+        """A connection that is not taken is closed, and that is all."""
+        alice = await self.world.device(ALICE)
+        service = self.world.service
+        assert service is not None
+        service.api.serving = False
+        for _ in range(3):
+            await self.assertFailure(
+                Deferred.fromCoroutine(alice.web.ask("GET", "/v1/openapi.json")), Exception
+            )
+        self.assertEqual(self.flushLoggedErrors(), [])
+        service.api.serving = True
+        self.assertEqual((await alice.web.ask("GET", "/v1/openapi.json")).status, 200)
+
     async def test_tokens(self) -> None:
         """R28, R34: only the realm's AS tells of tokens, and what it says holds at once."""
         alice = await self.world.device(ALICE)

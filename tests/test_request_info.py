@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.protocols.http_openapi import OPEN
 from ntmobile.protocols.http_routes import Route
+from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.exchange import (
     EncryptedDataExchangeRequest,
     EncryptionKeyExchangeRequest,
@@ -38,10 +39,11 @@ class RequestInfoTests(SynchronousTestCase):
 
     def test_documents(self) -> None:
         """Every request with a document has it: of clients, and of a CS that passes it on."""
-        kinds = {route.body for route in self.routes if route.body is not None} - {TokenUpdate}
+        kinds: set[type[Message]] = {each.body for each in self.routes if each.body is not None}
+        kinds.discard(TokenUpdate)
         self.assertEqual(len(kinds), 3)
-        passed_on = {EncryptionKeyExchangeRequest, EncryptedDataExchangeRequest}
-        for kind in {*kinds, *passed_on, TemporalKeyUploadRequest}:
+        passed_on: set[type[Message]] = {EncryptionKeyExchangeRequest, EncryptedDataExchangeRequest}
+        for kind in kinds | passed_on | {TemporalKeyUploadRequest}:
             self.assertIn("info", kind.__struct_fields__, kind)
         self.assertEqual(
             PreKeyRequest.__struct_fields__, ("sender", "fqdns")

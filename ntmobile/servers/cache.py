@@ -12,7 +12,6 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ntmobile.errors import AuthenticationError, NTMobileError
 from ntmobile.interfaces import (
@@ -32,6 +31,7 @@ from ntmobile.protocols.tls import client_context_factory, server_context_factor
 from ntmobile.servers.cache_configuration import CacheConfiguration
 from ntmobile.servers.cache_registration import OwnFirst, Registration
 from ntmobile.servers.descriptors import connections
+from ntmobile.servers.incoming import TLSFactory
 from ntmobile.servers.listening import listen_tcp
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.exchange import CacheServer
@@ -153,8 +153,7 @@ class CacheService(Service):
         )
         self.api.serving = False
         for host in listening.listen:
-            factory = TLSMemoryBIOFactory(tls, False, self.api)
-            factory.noisy = False
+            factory = TLSFactory(tls, False, self.api)
             self._ports.append(listen_tcp(self._reactor, listening.port, factory, host))
         self._opening = Deferred.fromCoroutine(self._open())
         log.info(

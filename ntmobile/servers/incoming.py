@@ -51,7 +51,7 @@ class _Accepting(Factory[Any]):
         return self._accept(addr)
 
 
-class _TLSFactory(TLSMemoryBIOFactory):
+class TLSFactory(TLSMemoryBIOFactory):
     """Twisted's makes a TLS connection around nothing where the inner factory refuses one."""
 
     noisy = False
@@ -87,7 +87,7 @@ class IncomingLinks:
 
         :param web: serves connections whose ALPN protocol is HTTP, with limits of its own.
         """
-        return _TLSFactory(tls, False, _Accepting(lambda addr: self._accept(addr, web)))
+        return TLSFactory(tls, False, _Accepting(lambda addr: self._accept(addr, web)))
 
     def close(self) -> None:
         """Close all."""
