@@ -130,6 +130,18 @@ class UploadTests(ObjectCase):
         self.assertEqual(self.world.asked, [])
         self.world.cache.exchanges.stop()
 
+    def test_another_domain(self) -> None:
+        """R1: a cache server speaks for devices of its own domain, and takes nothing of others."""
+        client = self.world.client(CAROL)
+        item = an_item(self.carol, [BOB])
+        answer = self.world.ask(
+            client, "POST", "/v1/objects", self.world.announcement(client, item)
+        )
+        self.assertEqual(answer.status, 403)
+        self.assertIn("dc1.ntm.example", answer.detail)
+        self.assertEqual(self.world.upload_key(client, self.carol, [self.bob]).status, 403)
+        self.assertEqual(self.world.asked, [])
+
     def test_forged_manifest(self) -> None:
         """R29: a manifest that its sender did not sign is refused."""
         signed = self.item.signed

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from ntmobile.errors import (
+    AccessDenied,
     AuthenticationError,
     InvalidName,
     NTMobileError,
@@ -42,6 +43,7 @@ from ntmobile.wire.messages.exchange import (
     RequestInfo,
 )
 from ntmobile.wire.messages.realtime import Outcome
+from ntmobile.wire.roles import speaks_for
 
 log = Logger()
 
@@ -328,6 +330,18 @@ def _by_item(found: Iterable[Exchange]) -> dict[_Item, list[Exchange]]:
     for each in found:
         items[each.kind, each.identifier].append(each)
     return items
+
+
+def check_sender(server: str, sender: str) -> None:
+    """See that a server may speak for a sender to coordinators (R1).
+
+    :raises AccessDenied: it may not: coordinators would end the link.
+    """
+    if not speaks_for("cs", server, sender):
+        domain = server.partition(".")[2]
+        raise AccessDenied(
+            f"this cache server sends for devices of {domain}; use one of your own domain"
+        )
 
 
 def check_destinations(destinations: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from ntmobile.interfaces import ICacheStorage
 from ntmobile.machines.exchange.manifests import verify_manifest
 from ntmobile.machines.exchange.objects import SEALED_PART
 from ntmobile.protocols.caching.access import DEVICE
-from ntmobile.protocols.caching.exchanging import Exchanges, check_destinations
+from ntmobile.protocols.caching.exchanging import Exchanges, check_destinations, check_sender
 from ntmobile.protocols.caching.objects import OBJECT, PART_NUMBER, Found, Objects
 from ntmobile.protocols.caching.records import check_info, stored_object
 from ntmobile.protocols.caching.roots import Roots
@@ -102,6 +102,7 @@ class Uploads:
         request: EncryptedDataUploadRequest = call.message
         sender, now = call.caller.fqdn, self.objects.unix_time()
         check_info(sender, request.info)
+        check_sender(self.exchanges.server.name, sender)
         certificate = self.trust.verify_device(request.manifest.certificate, now)
         if certificate.fqdn != sender:
             raise AccessDenied(f"a manifest of {certificate.fqdn}, sent by {sender}")
