@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from ntmobile.client.identity import DeviceIdentity
 from ntmobile.errors import NTMobileError
@@ -187,6 +188,24 @@ class CapturedTests(ExchangeCase):
         answer = await laptop.home.ask("GET", "/v1/temporal-keys")
         (self.wanted,) = answer.document(TemporalKeyListDownloadResponse).identifiers
         return shared
+
+    async def test_logs(self) -> None:
+        """R6: no server's log has a key or a token in any form, however much it tells."""
+        events: list[LogEvent] = []
+        observer: Any = events.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        platform, _, laptop, shared, capture = await self.played()
+        lines = [f"{formatEvent(event)} {event!r}" for event in events]
+        self.assertTrue(any("/v1/objects" in line for line in lines), "nothing was told")
+        text = "\n".join(lines)
+        secrets = self.secrets(platform, laptop, shared)
+        secrets["the temporal key"] = self.temporal(capture.everything())
+        for number, key in enumerate(capture.held):
+            secrets[f"of the servers, {number}"] = key
+        for name, secret in secrets.items():
+            for form in (secret.hex(), base64.b64encode(secret).decode(), repr(secret)[2:-1]):
+                self.assertNotIn(form, text, name)
 
     async def test_cannot_forge(self) -> None:
         """R29: none of the private keys that servers hold signs what Bob takes for Alice's."""

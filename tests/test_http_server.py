@@ -269,6 +269,23 @@ class ApiTests(SynchronousTestCase):
             self.assertTrue(self.transport.disconnecting)
             self.connection.connectionLost()
 
+    def test_lengths_that_contradict(self) -> None:
+        """A body whose end may be read in two ways is refused, and nothing after it is taken."""
+        for fields in (
+            b"Content-Length: 5\r\nTransfer-Encoding: chunked",
+            b"Transfer-Encoding: chunked\r\nContent-Length: 5",
+            b"Content-Length: 5\r\nContent-Length: 6", b"Content-Length: 5, 5",
+            b"Content-Length: +5", b"Content-Length: -5", b"Content-Length: 0x5",
+            b"Content-Length: 5_0", b"Content-Length:", b"Content-Length : 5",
+        ):  # fmt: skip
+            self.connection, self.transport = self.connect()
+            head = b"PUT /v1/things/0a0b/parts/1 HTTP/1.1\r\nHost: x\r\nX-Word: open\r\n"
+            after = b"GET /v1/things/0a0b HTTP/1.1\r\nHost: x\r\n\r\n"
+            self.assertEqual(self.refused(head + fields + b"\r\n\r\n12345" + after)[0], 400, fields)
+            self.assertTrue(self.transport.disconnecting)
+            self.connection.connectionLost()
+        self.assertEqual(self.calls, [])
+
     def test_large_head(self) -> None:
         """A head without end is cut off."""
         line = b"X: " + b"y" * 1000 + b"\r\n"
