@@ -7,7 +7,7 @@ run in a thread of their own.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, ParamSpec, TypeVar
 
 import msgspec
@@ -44,6 +44,7 @@ from ntmobile.servers.lasting import LastingProblem
 from ntmobile.servers.workers import Workers
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.codec import Message
+from ntmobile.wire.messages.account import Revoked
 from ntmobile.wire.messages.exchange import (
     LISTED,
     CacheListDownloadResponse,
@@ -89,6 +90,7 @@ class Exchange:
     :ivar tell: tells a device, directly or by notification.
     :ivar accepts: whether new work is done: the AS was heard within the lease (R34).
     :ivar unix_time: seconds of the AS's clock (R12).
+    :ivar revoked: what the store is still to be told of.
     """
 
     desk: ExchangeDesk
@@ -99,6 +101,7 @@ class Exchange:
     accepts: Callable[[], bool]
     unix_time: Callable[[], float]
     clock: IReactorTime
+    revoked: list[Revoked] = field(factory=list, init=False)
     failing: LastingProblem = field(init=False)
     looks: RateLimiter = field(factory=lambda: RateLimiter(*LOOKS, capacity=100_000), init=False)
     reminders: RateLimiter = field(
@@ -240,7 +243,9 @@ class Exchange:
         and whoever is not there.
         """
         known = await self.run(self.store.devices, fqdns)
-        allow = {fqdn: one.allow for fqdn, one in known.items()}
+        # Who is revoked is so before the store has it, and also where it cannot have it now (R34).
+        gone = revoked_of(known, self.revoked)
+        allow = {fqdn: one.allow for fqdn, one in known.items() if fqdn not in gone}
         return {fqdn for fqdn in fqdns if self.desk.admits(sender, fqdn, allow.get(fqdn))}
 
     # -- temporal keys: DC_CN and its client
@@ -359,3 +364,19 @@ class Exchange:
         for limiter in (self.looks, self.reminders):
             limiter.expire(self.clock.seconds())
         await self.run(self.store.expire, self.unix_time())
+
+
+def revoked_of(known: Mapping[str, KnownDevice], revoked: Iterable[Revoked]) -> set[str]:
+    """Those of the devices whose present certificate it is that holds no more."""
+    return {
+        one.fqdn
+        for one in revoked
+        if one.fqdn in known and is_of(known[one.fqdn].certificate, one.serial)
+    }
+
+
+def is_of(certificate: bytes, serial: bytes) -> bool:
+    """Whether a revocation is about this very certificate; without a serial it is about all."""
+    if not serial:
+        return True
+    return DeviceCertificate.parse(certificate).serial == int.from_bytes(serial, "big")

@@ -25,7 +25,7 @@ from ntmobile.servers.configuration import CoordinatorConfiguration
 from ntmobile.servers.coordinator_web import LINES, CoordinatorWeb
 from ntmobile.servers.descriptors import connections
 from ntmobile.servers.domain import BATCH, Domain
-from ntmobile.servers.exchange import EXPIRY_INTERVAL, Exchange
+from ntmobile.servers.exchange import EXPIRY_INTERVAL, Exchange, revoked_of
 from ntmobile.servers.prekeys import PreKeys
 from ntmobile.servers.storing import known_device
 from ntmobile.servers.workers import Workers
@@ -60,7 +60,6 @@ class StoredData:
     caches: Caches
     web: CoordinatorWeb
     api: HttpApi
-    _revoked: list[Revoked] = field(factory=list, init=False)
     _next_expiry: float = field(default=0.0, init=False)
     _expiring: bool = field(default=False, init=False)
 
@@ -158,14 +157,14 @@ class StoredData:
 
     def revoked(self, revoked: Revoked) -> None:
         """A certificate, or a device, holds no more (R34); done with the next :meth:`note`."""
-        self._revoked.append(revoked)
+        self.exchange.revoked.append(revoked)
 
     async def note(self) -> None:
         """Record devices that have another certificate or policy, and forget the revoked.
 
         :raises NTMobileError: nothing of it was recorded; it is done the next time.
         """
-        revoked, renewed = list(self._revoked), list(islice(self.domain.renewed, BATCH))
+        revoked, renewed = list(self.exchange.revoked), list(islice(self.domain.renewed, BATCH))
         if not renewed and not revoked:
             return
         self.domain.renewed.difference_update(renewed)
@@ -177,7 +176,7 @@ class StoredData:
         except BaseException:
             self.domain.renewed.update(renewed)
             raise
-        del self._revoked[: len(revoked)]
+        del self.exchange.revoked[: len(revoked)]
 
     async def _gone(self, revoked: Sequence[Revoked]) -> list[str]:
         """Those of the revoked whose present certificate it is that holds no more."""
@@ -185,11 +184,7 @@ class StoredData:
             return []
         fqdns = [one.fqdn for one in revoked]
         known = await self.workers.run(self.store.devices, fqdns)
-        return [
-            one.fqdn
-            for one in revoked
-            if one.fqdn in known and is_of(known[one.fqdn].certificate, one.serial)
-        ]
+        return sorted(revoked_of(known, revoked))
 
     def tick(self) -> None:
         """Every second; what has expired is erased once a minute (R31)."""
@@ -209,10 +204,3 @@ class StoredData:
             log.failure("erasing what has expired failed")
         finally:
             self._expiring = False
-
-
-def is_of(certificate: bytes, serial: bytes) -> bool:
-    """Whether a revocation is about this very certificate; without a serial it is about all."""
-    if not serial:
-        return True
-    return DeviceCertificate.parse(certificate).serial == int.from_bytes(serial, "big")
