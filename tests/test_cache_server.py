@@ -6,6 +6,7 @@ import resource
 import signal
 import socket
 import ssl
+import time
 from collections.abc import Coroutine, Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -116,6 +117,23 @@ class CacheServiceTests(TestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
         service.api.serving = True
         self.assertEqual((await alice.web.ask("GET", "/v1/openapi.json")).status, 200)
+
+    async def test_clock_ahead(self) -> None:
+        """R12: a clock that is ahead when the machine starts has nothing removed as over."""
+        alice = await self.world.device(ALICE)
+        signed, _ = alice.seal(b"hello", (BOB,))
+        answer = await alice.web.ask("POST", "/v1/objects", alice.announcement(signed, (BOB,)))
+        path = f"/v1/objects/{answer.document(EncryptedDataUploadResponse).object.hex()}"
+        await self.world.stop()
+        service = await self.world.start()
+        ahead = time.time() + 90 * 86400
+        self.patch(service.cache, "_wall", lambda: ahead)
+        await service._remove_expired()
+        self.world._sequence = 0
+        await self.world.tell(time=int(time.time() * 1000))
+        await service._remove_expired()
+        alice = await self.world.device(ALICE)
+        self.assertEqual((await alice.web.ask("GET", f"{path}/status")).status, 200)
 
     async def test_tokens(self) -> None:
         """R28, R34: only the realm's AS tells of tokens, and what it says holds at once."""

@@ -113,6 +113,20 @@ class TemporalKeyTests(StoredDataCase):
         results = await self.uploaded(phone, (LAPTOP, KEY))
         self.assertEqual(results, [Delivery(LAPTOP, Outcome.OK)])
 
+    async def test_clock_ahead(self) -> None:
+        """R12: a DC's clock that is ahead when it starts has nothing erased as expired."""
+        platform, phone, laptop = await self.start()
+        await self.uploaded(phone, (LAPTOP, KEY))
+        service = platform.services["dc2"]
+        exchange, right = service.stored_data.exchange, service.domain.unix_time
+        until, service.domain.lease_until = service.domain.lease_until, 0.0
+        exchange.unix_time = lambda: right() + 90 * 86400
+        service.stored_data._next_expiry = 0.0
+        service.stored_data.tick()
+        await exchange.run(lambda: None)  # after what was asked before
+        exchange.unix_time, service.domain.lease_until = right, until
+        self.assertEqual(await self.identifiers(laptop), (temporal_identifier(KEY),))
+
     async def test_removed(self) -> None:
         """R34: for a device that was removed nothing waits, and nothing can be left any more."""
         platform, phone, _ = await self.start()

@@ -13,8 +13,8 @@ from attrs import field, frozen
 
 from ntmobile.wire.messages.exchange import TokenUpdate
 
-#: Bounds of the lease that an AS may give, in seconds.
-_LEASES: Final = (1, 86400)
+#: Longest lease that an AS may give, in seconds.
+_LONGEST: Final = 86400
 
 
 @frozen
@@ -51,14 +51,14 @@ class TokenTable:
         if update.since == 0:
             self._tokens.clear()
             self._of_device.clear()
-            self.sequence = 0
+            self.sequence, self._until = 0, None
             self._change(update)
         elif update.since <= self.sequence < update.sequence:
             self._change(update)
         if self.sequence != update.sequence:
             return False
-        low, high = _LEASES
-        self._until = now + min(max(update.lease, low), high)
+        if update.lease:
+            self._until = now + min(update.lease, _LONGEST)
         return True
 
     def _change(self, update: TokenUpdate) -> None:
@@ -83,6 +83,11 @@ class TokenTable:
     def accepts(self, now: float) -> bool:
         """Whether the AS was heard within its lease, monotonic seconds (R34)."""
         return self._until is not None and now < self._until
+
+    @property
+    def heard(self) -> bool:
+        """Whether the AS has told everything, ever since this began or was told anew."""
+        return self._until is not None
 
     def find(self, token: bytes, at: float) -> KnownToken | None:
         """The device of a token, unless it has expired by ``at``, unix seconds."""

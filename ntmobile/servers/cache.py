@@ -125,7 +125,12 @@ class CacheService(Service):
 
     def _client_tls(self, domain: str) -> IOpenSSLClientConnectionCreator:
         return client_context_factory(
-            self._credentials.key, self._credentials.chain, self._trust, "dc", domain
+            self._credentials.key,
+            self._credentials.chain,
+            self._trust,
+            "dc",
+            domain,
+            clock=self.cache.unix_time,
         )
 
     def _offload(self, call: Callable[[], bytes]) -> Awaitable[bytes]:
@@ -150,6 +155,7 @@ class CacheService(Service):
             peer_roles={"as"},
             require_peer=False,
             alpn=(HTTP_PROTOCOL,),
+            clock=self.cache.unix_time,
         )
         self.api.serving = False
         for host in listening.listen:
@@ -197,8 +203,10 @@ class CacheService(Service):
 
     async def _remove_expired(self) -> None:
         self.cache.access.tick()
+        if not self.cache.tokens.heard:
+            return  # a clock that is wrong would have everything over (R12)
         try:
-            count = await self._storage.expire(time.time(), self.configuration.idle)
+            count = await self._storage.expire(self.cache.unix_time(), self.configuration.idle)
         except NTMobileError as problem:
             log.warn("what is over could not be removed: {problem}", problem=str(problem))
         else:

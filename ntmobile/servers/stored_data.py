@@ -189,8 +189,8 @@ class StoredData:
     def tick(self) -> None:
         """Every second; what has expired is erased once a minute (R31)."""
         now = self.domain.clock.seconds()
-        if now < self._next_expiry or self._expiring:
-            return
+        if now < self._next_expiry or self._expiring or not self.exchange.accepts():
+            return  # without the AS's time a clock that is wrong would have everything over (R12)
         self._next_expiry, self._expiring = now + EXPIRY_INTERVAL, True
         self.web.tick()
         Deferred.fromCoroutine(self._expire())

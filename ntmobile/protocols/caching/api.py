@@ -30,6 +30,8 @@ from ntmobile.wire.messages.exchange import CacheServer, TokenAcknowledgement, T
 
 log = Logger()
 
+#: Seconds by which a clock is wrong enough to say so.
+WRONG: Final = 30.0
 #: Most bytes of an update of tokens: a thousand of them.
 TOKENS_LIMIT: Final = 1 << 20
 
@@ -41,7 +43,8 @@ class Cache:
     :ivar access: who may ask.
     :param server: this server, as others find it. :param realm: its realm.
     :param ask: asks the coordinator of a domain. :param clock: monotonic.
-    :param unix_time: seconds. :param offload: runs hashing in a thread.
+    :param wall: this machine's unix seconds, until the AS tells better ones (R12).
+    :param offload: runs hashing in a thread.
     :param largest: bytes that one object may have.
     :param requests: that one device may make in a second.
     """
@@ -54,12 +57,15 @@ class Cache:
         trust: TrustStore,
         ask: Ask,
         clock: IReactorTime,
-        unix_time: Callable[[], float],
+        wall: Callable[[], float],
         offload: Offload,
         largest: int = 1 << 40,
         requests: int = 250,
     ) -> None:
         self.tokens = TokenTable()
+        self._wall = wall
+        self._offset = 0.0
+        unix_time = self.unix_time
         self.access = CacheAccess(
             server.name, realm, self.tokens, trust, clock, unix_time, requests
         )
@@ -73,6 +79,10 @@ class Cache:
             Uploads(storage, objects, self.exchanges, roots, trust, largest),
             Downloads(storage, objects, trust),
         )
+
+    def unix_time(self) -> float:
+        """The realm's time, as its AS says (R12)."""
+        return self._wall() + self._offset
 
     def api(
         self, reactor: Any, limits: Limits | None = None, directory: Path | None = None
@@ -101,8 +111,20 @@ class Cache:
 
     async def _update_tokens(self, call: Call) -> Answer:
         update: TokenUpdate = call.message
-        heard = self.tokens.accepts(self._clock.seconds())
-        taken = self.tokens.apply(update, self._clock.seconds())
-        if taken and not heard:
+        now = self._clock.seconds()
+        heard = self.tokens.accepts(now)
+        if update.time:
+            self._set_time(update.time / 1000)
+        self.tokens.apply(update, now)
+        if self.tokens.accepts(now) and not heard:
             log.info("the account server is heard: {count} tokens", count=len(self.tokens))
         return Answer(document=TokenAcknowledgement(self.tokens.sequence))
+
+    def _set_time(self, said: float) -> None:
+        offset = said - self._wall()
+        if abs(offset - self._offset) > WRONG:
+            log.warn(
+                "this machine's clock is {seconds} s off the account server's, which counts",
+                seconds=round(-offset),
+            )
+        self._offset = offset
