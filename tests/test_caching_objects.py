@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
+from msgspec.structs import replace
 from twisted.internet.defer import fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import StorageFailed
 from ntmobile.interfaces import Quotas
 from ntmobile.machines.exchange.confirmations import sign_confirmation, verify_confirmation
-from ntmobile.machines.exchange.objects import SEALED_PART
 from ntmobile.plugins.caches.storage import WAITING
-from ntmobile.protocols.caching.downloads import PIECE
 from ntmobile.wire.http_digests import content_digest
 from ntmobile.wire.messages.exchange import (
     DeliveryStatusResponse,
@@ -23,6 +20,7 @@ from ntmobile.wire.messages.exchange import (
     EncryptedDataListRequest,
     EncryptedDataListResponse,
     EncryptedDataUploadResponse,
+    SignedManifest,
 )
 from ntmobile.wire.messages.realtime import Outcome
 from tests.caching import ALICE, BOB, CAROL, Answered, Client, World, an_item, read_manifest
@@ -44,6 +42,14 @@ class ObjectCase(SynchronousTestCase):
     def ask(self, client: Client, method: str, path: str = "", body: bytes = b"") -> Answered:
         """Ask something of the object."""
         return self.world.ask(client, method, self.path + path, body)
+
+    def until(self, life: int) -> Item:
+        """The object, with another end."""
+        expires = int(self.world.unix_time()) + life
+        data = msgspec.msgpack.encode(replace(read_manifest(self.item), expires=expires))
+        signer = self.alice.signer
+        signature = signer.sign("ntm1 manifest", data)
+        return Item(SignedManifest(data, signature, signer.certificate), self.item.parts)
 
     def confirmation(self, device: Device) -> EncryptedDataConfirmationRequest:
         """A receiver's confirmation."""
@@ -406,79 +412,9 @@ class DownloadTests(ObjectCase):
         for fqdn in (ALICE, BOB):
             self.assertEqual(self.ask(self.world.client(fqdn), "GET").status, 404)
 
-
-class PartTests(ObjectCase):
-    """An object of several parts."""
-
-    plain = bytes(SEALED_PART + 100_000)
-
-    def test_resumed(self) -> None:
-        """Only what is missing is sent again; a part is read in pieces."""
-        announcement = self.world.announcement(self.client, self.item)
-        self.ask(self.client, "PUT", "/parts/0", self.item.parts[0])
-        self.world.ask(self.client, "POST", "/v1/objects", announcement)
-        self.ask(self.client, "PUT", "/parts/1", self.item.parts[1])
+    def test_announced_late(self) -> None:
+        """What is over already is not taken."""
+        item = self.until(-1)
+        announcement = self.world.announcement(self.client, item)
         answer = self.world.ask(self.client, "POST", "/v1/objects", announcement)
-        self.assertEqual(answer.document(EncryptedDataUploadResponse).missing, (0,))
-        self.assertEqual(self.ask(self.client, "PUT", "/parts/0", self.item.parts[0]).status, 204)
-        self.assertEqual(self.ask(self.client, "POST", "/complete").status, 200)
-        client = self.world.client(BOB)
-        parts = [self.ask(client, "GET", f"/parts/{number}").body for number in (0, 1)]
-        self.assertEqual(parts, self.item.parts)
-
-    def test_many_slow_readers(self) -> None:
-        """However many read slowly, together they have little in memory."""
-        self.world.upload(self.client, self.item)
-        bob = self.world.client(BOB)
-        taken: list[int] = []
-        read = self.world.storage.read_part
-
-        def noted(identifier: bytes, number: int, start: int, length: int, at: float) -> object:
-            taken.append(length)
-            connections[-1].pauseProducing()
-            return read(identifier, number, start, length, at)
-
-        self.patch(self.world.storage, "read_part", noted)
-        connections: list[Any] = []
-        build = self.world.api.buildProtocol
-
-        def built(address: object) -> object:
-            connections.append(build(address))
-            return connections[-1]
-
-        self.patch(self.world.api, "buildProtocol", built)
-        for _ in range(250):
-            self.world.begin(self.world.signed(bob, "GET", f"{self.path}/parts/0")[0])
-        self.assertEqual(len(taken), 250)
-        self.assertLess(sum(taken), 16 << 20)
-        for each in connections:
-            each.connectionLost()
-        connections.clear()
-        taken.clear()
-        self.world.begin(self.world.signed(bob, "GET", f"{self.path}/parts/0")[0])
-        self.assertEqual(taken, [PIECE])
-
-    def test_slow_reader(self) -> None:
-        """A client that reads nothing of its answer is cut off, and held no part in memory."""
-        self.world.upload(self.client, self.item)
-        request, _ = self.world.signed(self.world.client(BOB), "GET", f"{self.path}/parts/0")
-        reads: list[int] = []
-        read = self.world.storage.read_part
-
-        def noted(identifier: bytes, number: int, start: int, length: int, at: float) -> object:
-            reads.append(length)
-            if len(reads) == 2:
-                connection.pauseProducing()
-            return read(identifier, number, start, length, at)
-
-        self.patch(self.world.storage, "read_part", noted)
-        connection = self.world.api.buildProtocol(None)
-        self.patch(self.world.api, "buildProtocol", lambda _: connection)
-        _, transport = self.world.begin(request)
-        self.assertEqual(len(reads), 2)
-        self.world.clock.advance(59)
-        self.assertFalse(transport.aborted)
-        self.world.clock.advance(1)
-        self.assertTrue(transport.aborted)
-        connection.connectionLost()
-        self.assertLess(max(reads), SEALED_PART // 8)
+        self.assertEqual(answer.status, 410)

@@ -10,6 +10,9 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
 from ntmobile.interfaces import ICacheStorage
 from ntmobile.machines.exchange.objects import SEALED_CHUNK, SEALED_PART, ObjectHeader, ObjectRoot
 from ntmobile.wire.messages.exchange import Manifest
@@ -35,6 +38,7 @@ class Roots:
         self._offload = offload
         self._hashes: OrderedDict[tuple[bytes, int], bytes] = OrderedDict()
         self._right: OrderedDict[bytes, None] = OrderedDict()
+        self._judging: dict[tuple[bytes, bytes], list[Deferred[bool]]] = {}
 
     async def hash_part(self, manifest: Manifest, number: int, data: bytes) -> bytes:
         """The chunk hashes of a part.
@@ -66,6 +70,26 @@ class Roots:
         """
         if manifest.object in self._right:
             return True
+        judging = manifest.object, manifest.root
+        waiting = self._judging.get(judging)
+        if waiting is not None:
+            # It is being read already, which takes a while where it is long.
+            mine: Deferred[bool] = Deferred()
+            waiting.append(mine)
+            return await mine
+        self._judging[judging] = []
+        try:
+            right = await self._judge(manifest, at)
+        except BaseException:
+            failure = Failure()
+            for each in self._judging.pop(judging):
+                each.errback(failure)
+            raise
+        for each in self._judging.pop(judging):
+            each.callback(right)
+        return right
+
+    async def _judge(self, manifest: Manifest, at: float) -> bool:
         header = ObjectHeader.parse(manifest.header)
         root = ObjectRoot(header)
         for number in range(header.parts):

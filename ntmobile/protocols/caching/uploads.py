@@ -8,14 +8,14 @@ from typing import Final
 from attrs import define
 from twisted.internet.defer import Deferred
 
-from ntmobile.errors import AccessDenied, MalformedMessage, NoSuchItem
+from ntmobile.errors import AccessDenied, MalformedMessage, NoSuchItem, StorageFailed
 from ntmobile.interfaces import ICacheStorage
 from ntmobile.machines.exchange.manifests import verify_manifest
 from ntmobile.machines.exchange.objects import SEALED_PART
-from ntmobile.protocols.caching.access import DEVICE
+from ntmobile.protocols.caching.access import DEVICE, Caller
 from ntmobile.protocols.caching.exchanging import Exchanges, check_destinations, check_sender
 from ntmobile.protocols.caching.objects import OBJECT, PART_NUMBER, Found, Objects
-from ntmobile.protocols.caching.records import check_info, stored_object
+from ntmobile.protocols.caching.records import ObjectRecord, check_info, stored_object
 from ntmobile.protocols.caching.roots import Roots
 from ntmobile.protocols.http_routes import Answer, Call, Route
 from ntmobile.wire import problems
@@ -103,6 +103,9 @@ class Uploads:
         sender, now = call.caller.fqdn, self.objects.unix_time()
         check_info(sender, request.info)
         check_sender(self.exchanges.server.name, sender)
+        known = await self._known(call.caller, request)
+        if known is not None:
+            return await self._standing(known)
         certificate = self.trust.verify_device(request.manifest.certificate, now)
         if certificate.fqdn != sender:
             raise AccessDenied(f"a manifest of {certificate.fqdn}, sent by {sender}")
@@ -119,6 +122,18 @@ class Uploads:
         if not standing.complete:  # another one of that identifier may have been, and expired
             self.roots.incomplete(manifest.object)
         return await self._standing(await self.objects.of_sender(call.caller, manifest.object))
+
+    async def _known(self, caller: Caller, request: EncryptedDataUploadRequest) -> Found | None:
+        """What is announced by the very same request, which was verified then.
+
+        So an upload goes on although the certificate in it, which lasts a day, has ended since.
+        """
+        record = ObjectRecord(request.info, request.manifest)
+        try:
+            found = await self.objects.of_sender(caller, record.read().object)
+        except (NoSuchItem, StorageFailed):
+            return None
+        return found if found.record == record else None
 
     async def part(self, call: Call) -> Answer:
         """Keep a part, if it is of the size that it must have."""
