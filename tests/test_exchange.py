@@ -263,6 +263,17 @@ class AnnouncementTests(SideCase):
 
 
 class DeskTests(SideCase):
+    def test_rates(self) -> None:
+        """R1, R13: no sender uses up what its server may ask, and no server what others' may."""
+        desk, other = self.exchange.desk, f"tablet.alice.{DC1}"
+        allowed = [desk.allows(DC1, PHONE, 0.0) for _ in range(5000)]
+        self.assertFalse(allowed[-1])
+        self.assertTrue(desk.allows(DC1, other, 0.0))
+        for _ in range(2000):
+            with self.assertRaises(AuthenticationError):
+                self.exchange._refused("cs", f"cs1.{DC2}", other, b"", [LAPTOP])
+        self.assertTrue(desk.allows(DC1, other, 0.0))
+
     def test_speaks_for(self) -> None:
         """R1: servers speak for devices of their own domain, under certificates of their own."""
         desk, der = self.exchange.desk, CERTIFICATES[PHONE].der

@@ -60,8 +60,7 @@ class ExchangeDesk:
             sender's, or not valid now.
         :raises AuthenticationError: the server does not speak for that sender at all.
         """
-        if not speaks_for(role, server, sender):
-            raise AuthenticationError(f"{role}:{server} does not speak for {sender}")
+        check_speaks(role, server, sender)
         shown = DeviceCertificate.parse(certificate)
         if role == "cs" and shown.not_after > at - LIFETIME:
             # What it has to tell of may have waited for us longer than certificates last.
@@ -72,8 +71,11 @@ class ExchangeDesk:
         return shown
 
     def allows(self, server: str, sender: str, now: float) -> bool:
-        """Whether a server and a sender have not asked too much of late."""
-        return self.servers.allow(server, now) and self.senders.allow(sender, now)
+        """Whether a server, and a sender for whom it speaks, have not asked too much of late.
+
+        The sender's share comes first, so that what is too much of one is nothing to the others.
+        """
+        return self.senders.allow(sender, now) and self.servers.allow(server, now)
 
     def admits(self, sender: str, fqdn: str, stored: Sequence[str] | None) -> bool:
         """Whether a device of this domain takes something of a sender (R13).
@@ -97,6 +99,15 @@ class ExchangeDesk:
         """Forget who is no longer rationed; to be called every few seconds."""
         self.servers.expire(now)
         self.senders.expire(now)
+
+
+def check_speaks(role: str, server: str, sender: str) -> None:
+    """See that a server speaks for a sender (R1).
+
+    :raises AuthenticationError: it does not.
+    """
+    if not speaks_for(role, server, sender):
+        raise AuthenticationError(f"{role}:{server} does not speak for {sender}")
 
 
 def deliver(

@@ -36,6 +36,7 @@ from ntmobile.machines.exchange_desk import (
     KEYS_EACH,
     ExchangeDesk,
     by_domain,
+    check_speaks,
     deliver,
     refuse,
 )
@@ -226,7 +227,12 @@ class Exchange:
     def _refused(
         self, role: str, server: str, sender: str, certificate: bytes, fqdns: Sequence[str]
     ) -> tuple[Delivery, ...] | None:
-        """What all destinations are answered, whoever they are; None where it may go on."""
+        """What all destinations are answered, whoever they are; None where it may go on.
+
+        :raises AuthenticationError: the server does not speak for that sender (R1), so that it does
+            not count as that sender's request either.
+        """
+        check_speaks(role, server, sender)
         now, at = self.clock.seconds(), self.unix_time()
         if not self.accepts() or not self.desk.allows(server, sender, now):
             return refuse(fqdns, Outcome.BUSY, BUSY)
