@@ -80,10 +80,7 @@ class Background:
         """Begin, unless :meth:`stop` was called."""
         if self._ended:
             return
-        if not self._started:
-            self._started = True
-            outgoing = self.device.store.outgoing()
-            self.device.spool.sweep(one.source for one in outgoing if one.state == "uploading")
+        self._started = True
         self.wake(look=True)
 
     async def stop(self) -> None:
@@ -249,6 +246,7 @@ class Background:
 
     def _not_uploaded(self, outgoing: Outgoing, problem: NTMobileError) -> None:
         reason = str(problem)
+        self.device.caches = None  # they may have moved
         if isinstance(problem, _LATER) and not isinstance(problem, StorageFull):
             self.device.store.keep_outgoing(evolve(outgoing, reason=reason))
             self.device.tell(Uploading(outgoing.object, 0, outgoing.length, reason))

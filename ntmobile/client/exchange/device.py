@@ -18,6 +18,7 @@ from ntmobile.errors import UntrustedIdentity
 from ntmobile.machines.exchange.signing import Signer
 from ntmobile.machines.identities import Devices
 from ntmobile.wire import names
+from ntmobile.wire.messages.exchange import CacheServer
 from ntmobile.wire.messages.fields import Address
 
 #: Servers to which connections are kept.
@@ -29,6 +30,7 @@ class Device:
     """This device; see :class:`~ntmobile.client.exchange.exchange.Exchange`.
 
     :ivar tell: tells listeners what happened.
+    :ivar caches: the own DC's cache servers, and the reactor's seconds when it named them.
     :ivar lasting: connections to servers are kept from one use to the next.
     """
 
@@ -41,6 +43,7 @@ class Device:
     wall: Callable[[], float]
     tell: Callable[[object], None]
     lasting: bool = False
+    caches: tuple[float, tuple[CacheServer, ...]] | None = None
     _kept: dict[object, SignedServer] = field(factory=dict, init=False)
     _open: set[SignedServer] = field(factory=set, init=False)
     _of: Session | None = field(default=None, init=False)
@@ -105,6 +108,7 @@ class Device:
 
     def network_changed(self) -> None:
         """Connections from the former network lead nowhere: go on with new ones."""
+        self.caches = None
         for server in list(self._open):
             server.abort()
 

@@ -65,6 +65,8 @@ class Exchange:
         )
         self._lock = DeferredLock()
         self._listeners: list[Callable[[object], None]] = []
+        # Now, when nobody can have begun to write one: what no upload needs was left by a crash.
+        self.spool.sweep(one.source for one in store.outgoing() if one.state == "uploading")
         self._background = Background(self._device, self.publish, lambda: self.inbox(None))
 
     # -- life

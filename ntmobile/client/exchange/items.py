@@ -71,7 +71,8 @@ ENDED: Final = ("confirmed", "failed", "expired")
 class Outgoing:
     """An object that this device sends, as it is kept to go on after a cut.
 
-    :ivar manifest: MessagePack of the signed manifest. :ivar name: for people.
+    :ivar request: MessagePack of the request that announces it: repeated, it is the same.
+    :ivar name: for people.
     :ivar source: the file. :ivar length: bytes of it.
     :ivar hashes: of its sealed chunks (R30), until it is stored.
     :ivar cache: full name of the CS.
@@ -82,7 +83,7 @@ class Outgoing:
     """
 
     object: bytes
-    manifest: bytes = field(repr=False)
+    request: bytes = field(repr=False)
     name: str
     source: str
     length: int

@@ -142,7 +142,8 @@ async def _entries(home: SignedServer, application: str | None) -> list[CacheEnt
         found += [each for each in answer.entries if application in (None, each.application)]
         if not answer.more or not answer.entries or len(found) >= MOST:
             return found
-        target = f"{base}after={answer.entries[-1].identifier.hex()}"
+        last = answer.entries[-1]
+        target = f"{base}after={last.identifier.hex()}&sender={last.sender}"
 
 
 def _cache(entry: CacheEntry) -> tuple[str, list[tuple[str, int]]]:
@@ -150,6 +151,11 @@ def _cache(entry: CacheEntry) -> tuple[str, list[tuple[str, int]]]:
     if not names.is_within(entry.cache, names.domain_of(entry.sender)):
         raise AuthenticationError(f"{entry.cache} is no cache server of {entry.sender}")
     return entry.cache, [each.pair() for each in entry.endpoints]
+
+
+def _listed(entry: CacheEntry) -> str:
+    """The path of an entry in the DC's list: others may have announced the same hash value."""
+    return f"/v1/caches/{entry.identifier.hex()}?sender={entry.sender}"
 
 
 async def _open_key(device: Device, home: SignedServer, entry: CacheEntry) -> None:
@@ -176,7 +182,7 @@ async def _open_key(device: Device, home: SignedServer, entry: CacheEntry) -> No
         )
         device.store.keep_opened(OpenedKey.of(sealed, key))
         await home.ask("DELETE", path)
-    await home.ask("DELETE", f"/v1/caches/{entry.identifier.hex()}")
+    await home.ask("DELETE", _listed(entry))
 
 
 async def _verified(
@@ -317,7 +323,7 @@ async def confirm(device: Device, item: Item) -> None:
         target = f"/v1/objects/{item.object.hex()}/confirm"
         await _unless_gone(cache.ask("POST", target, confirmation))
     async with device.coordinator() as home:
-        await _unless_gone(home.ask("DELETE", f"/v1/caches/{item.entry.identifier.hex()}"))
+        await _unless_gone(home.ask("DELETE", _listed(item.entry)))
     device.store.confirmed(item.sender, item.object)
 
 

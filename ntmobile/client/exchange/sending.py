@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 from attrs import evolve
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from ntmobile import __version__
 from ntmobile.client.exchange.asking import SignedServer
 from ntmobile.client.exchange.device import Device
 from ntmobile.client.exchange.items import Outgoing, Status
@@ -35,6 +37,7 @@ from ntmobile.machines.exchange.prekeys import verify_prekey
 from ntmobile.machines.exchange.shared_keys import Recipient, SharedKey, exchange_key
 from ntmobile.wire.messages.exchange import (
     ASKED,
+    LISTED,
     CacheServer,
     CacheServerListResponse,
     Deliveries,
@@ -44,15 +47,17 @@ from ntmobile.wire.messages.exchange import (
     EncryptedDataUploadResponse,
     EncryptionKeyUploadRequest,
     EncryptionKeyUploadResponse,
+    Manifest,
     PreKeyRequest,
     PreKeyResponse,
     RequestInfo,
-    SignedManifest,
     TemporalKeyUploadRequest,
     TemporalKeyUploadResponse,
 )
 from ntmobile.wire.messages.realtime import Outcome
 
+#: Seconds for which the list of cache servers is gone by.
+CACHES_TIME: Final = 30.0
 #: Tells how far an upload is: bytes that are there, of how many.
 Progress = Callable[[int, int], None]
 
@@ -61,7 +66,7 @@ async def announce(device: Device, parcel: Parcel, source: Path) -> Outgoing:
     """Share a key with the destinations, read the file once, and keep what is needed to send it."""
     async with device.coordinator() as home:
         recipients = await find_recipients(device, home, parcel.destinations)
-        server, *_ = await _caches(home)
+        server, *_ = await _caches(device, home)
         now = device.now()
         until = now + parcel.lifetime
         shared = device.store.keys().take(parcel.application, recipients, until, now)
@@ -83,7 +88,7 @@ async def announce(device: Device, parcel: Parcel, source: Path) -> Outgoing:
     )
     outgoing = Outgoing(
         object=sealer.header.object,
-        manifest=msgspec.msgpack.encode(signed),
+        request=msgspec.msgpack.encode(EncryptedDataUploadRequest(_info(device, address), signed)),
         name=parcel.title,
         source=str(source.resolve()),
         length=length,
@@ -164,11 +169,15 @@ def _problem(delivery: Delivery) -> NTMobileError:
             return Unreachable(f"{fqdn}: {reason or 'its coordinator does not answer'}")
 
 
-async def _caches(home: SignedServer) -> tuple[CacheServer, ...]:
-    found = await home.document(CacheServerListResponse, "GET", "/v1/cache-servers")
-    if not found.caches:
-        raise Unreachable(f"{home.name} has no cache server now; try again")
-    return found.caches
+async def _caches(device: Device, home: SignedServer) -> tuple[CacheServer, ...]:
+    """The cache servers of the own DC, the least loaded first; asked for now and again."""
+    now = device.reactor.seconds()
+    if device.caches is None or not device.caches[0] <= now < device.caches[0] + CACHES_TIME:
+        found = await home.document(CacheServerListResponse, "GET", "/v1/cache-servers")
+        if not found.caches:
+            raise Unreachable(f"{home.name} has no cache server now; try again")
+        device.caches = now, found.caches
+    return device.caches[1]
 
 
 async def _share(
@@ -237,9 +246,7 @@ async def upload(device: Device, outgoing: Outgoing, progress: Progress) -> Outg
 
     :raises ContentChanged: the file changed since it was announced (R30).
     """
-    signed = msgspec.msgpack.decode(outgoing.manifest, type=SignedManifest)
-    pin = device.signer.identity.public_key().public_bytes_raw()
-    manifest = verify_manifest(signed, pin=pin, now=device.now())
+    request, manifest = _announced(device, outgoing)
     shared = device.store.keys().own.get(manifest.key)
     if shared is None:
         raise ContentChanged("the key of this item has ended; send it anew")
@@ -248,24 +255,15 @@ async def upload(device: Device, outgoing: Outgoing, progress: Progress) -> Outg
     base = f"/v1/objects/{outgoing.object.hex()}"
     places = await _places(device, outgoing.cache)
     async with device.cache(outgoing.cache, places) as cache:
-        info = RequestInfo(
-            cache.info.version,
-            cache.info.fqdn,
-            manifest.destinations,
-            manifest.application,
-            manifest.service,
-            manifest.item,
-            manifest.message,
-        )
-        request = EncryptedDataUploadRequest(info, signed)
         kind = EncryptedDataUploadResponse
-        while missing := (
-            answer := await cache.document(kind, "POST", "/v1/objects", request)
-        ).missing:
+        more = True
+        while more:
+            missing = (await cache.document(kind, "POST", "/v1/objects", request)).missing
             for number in missing:
                 progress(min(number * PART, outgoing.length), outgoing.length)
                 part = sealer.seal_part(number, _plain(outgoing.source, *sealer.extent(number)))
                 await cache.ask("PUT", f"{base}/parts/{number}", part)
+            more = len(missing) == LISTED  # there may be more of them than are listed at once
         progress(outgoing.length, outgoing.length)
         answer = await cache.document(kind, "POST", f"{base}/complete")
     told = {each.destination: each for each in answer.results}
@@ -285,9 +283,32 @@ async def upload(device: Device, outgoing: Outgoing, progress: Progress) -> Outg
     return stored
 
 
+def _info(device: Device, address: Address) -> RequestInfo:
+    """What the paper has each request carry."""
+    return RequestInfo(
+        __version__[:32],
+        device.session().identity.fqdn,
+        address.destinations,
+        address.application,
+        address.service,
+        address.item,
+        address.message,
+    )
+
+
+def _announced(device: Device, outgoing: Outgoing) -> tuple[EncryptedDataUploadRequest, Manifest]:
+    """The request by which an object was announced, and its manifest.
+
+    :raises ItemExpired: its time is over.
+    """
+    request = msgspec.msgpack.decode(outgoing.request, type=EncryptedDataUploadRequest)
+    pin = device.signer.identity.public_key().public_bytes_raw()
+    return request, verify_manifest(request.manifest, pin=pin, now=device.now())
+
+
 async def _places(device: Device, name: str) -> list[tuple[str, int]]:
     async with device.coordinator() as home:
-        for each in await _caches(home):
+        for each in await _caches(device, home):
             if each.name == name:
                 return [endpoint.pair() for endpoint in each.endpoints]
     raise Unreachable(f"{name} is not there now; try again")
@@ -306,9 +327,7 @@ def _plain(source: str, begin: int, size: int) -> bytes:
 
 async def status(device: Device, outgoing: Outgoing) -> Outgoing:
     """Ask the CS, and verify each confirmation; keeps and returns what is known then."""
-    signed = msgspec.msgpack.decode(outgoing.manifest, type=SignedManifest)
-    pin = device.signer.identity.public_key().public_bytes_raw()
-    manifest = verify_manifest(signed, pin=pin, now=device.now())
+    _, manifest = _announced(device, outgoing)
     async with device.cache(outgoing.cache, await _places(device, outgoing.cache)) as cache:
         target = f"/v1/objects/{outgoing.object.hex()}/status"
         answer = await cache.document(DeliveryStatusResponse, "GET", target)

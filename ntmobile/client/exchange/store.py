@@ -41,7 +41,7 @@ _SCHEMA: Final = """
         expires INTEGER NOT NULL, published INTEGER NOT NULL DEFAULT 0
     ) STRICT;
     CREATE TABLE IF NOT EXISTS outgoing (
-        object BLOB PRIMARY KEY, manifest BLOB NOT NULL, name TEXT NOT NULL, source TEXT NOT NULL,
+        object BLOB PRIMARY KEY, request BLOB NOT NULL, name TEXT NOT NULL, source TEXT NOT NULL,
         length INTEGER NOT NULL, hashes BLOB NOT NULL, cache TEXT NOT NULL, state TEXT NOT NULL,
         made REAL NOT NULL, expires INTEGER NOT NULL, reason TEXT NOT NULL, statuses BLOB NOT NULL
     ) STRICT;
