@@ -54,6 +54,12 @@ def application_option() -> Decorator:
     show_default=True,
     help="For how long it waits.",
 )
+@click.option(
+    "--wait",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Wait no longer for a cache server to have it.",
+)
 @click.option("--service", default="", help="Of the application; servers see it.")
 @click.option("--item", default="", help="Of the service; servers see it.")
 @click.option("--message", default="", help="The notification; servers see it.")
@@ -84,9 +90,13 @@ def send(state: Path, as_json: bool, names: Sequence[str], file: str, **options:
             raise NTMobileError("it goes on in the background; see: ntm sent") from None
     if as_json:
         click.echo(json.dumps(sent, indent=2))
-        return
-    say(_title(sent))
-    _say_destinations(sent)
+    else:
+        say(_title(sent))
+    if sent["state"] == "uploading":
+        reason = sent["reason"] or "it takes longer"
+        raise NTMobileError(f"not sent yet: {reason}; it goes on in the background, see ntm sent")
+    if not as_json:
+        _say_destinations(sent)
 
 
 @contextmanager
@@ -165,12 +175,15 @@ def _say_destinations(one: Mapping[str, Any]) -> None:
 def inbox(state: Path, as_json: bool, application: str, everything: bool) -> None:
     """Show what waits for this device."""
     wanted = None if everything else application
-    found = call(state, "inbox", PATIENCE, application=wanted)
+    answer = call(state, "inbox", PATIENCE, application=wanted)
+    found = answer["items"]
+    for problem in answer["problems"]:
+        click.echo(f"Note: {problem}", err=True)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
     if not found:
-        say("Nothing waits.")
+        say("Nothing can be shown now." if answer["problems"] else "Nothing waits.")
     for one in found:
         say(_title(one))
         fields = [("from", one["sender"]), ("until", date(one["expires"]))]

@@ -27,6 +27,7 @@ from ntmobile.client.exchange.background import Background
 from ntmobile.client.exchange.device import Device
 from ntmobile.client.exchange.items import Item, Outgoing, Status
 from ntmobile.client.exchange.parcel import LIFETIME, Parcel, check_labels
+from ntmobile.client.exchange.receiving import Listing
 from ntmobile.client.exchange.sending import Progress
 from ntmobile.client.exchange.spool import Spool
 from ntmobile.client.exchange.store import ExchangeStore
@@ -198,10 +199,14 @@ class Exchange:
     async def inbox(self, application: str | None) -> list[Item]:
         """What waits for an application, verified, and was not delivered yet (R29, R32).
 
-        What is not authentic, or whose key has not come yet, is not shown.
+        What is not authentic, or cannot be had now, is not among it; :meth:`waiting` says so.
 
         :param application: None: of all of them.
         """
+        return (await self.waiting(application)).items
+
+    async def waiting(self, application: str | None) -> Listing:
+        """The same, with the reasons why anything that waits is not shown."""
         check_labels(application or "")
         return await self._alone(lambda: receiving.inbox(self._device, application))
 

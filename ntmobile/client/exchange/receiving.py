@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from ntmobile.client.exchange.asking import SignedServer
@@ -49,6 +50,8 @@ log = Logger()
 
 #: Entries that are listed at most; those beyond come when some of these are fetched.
 MOST: Final = 100_000
+#: Different reasons that are told.
+MOST_PROBLEMS: Final = 20
 
 
 def _ring(device: Device) -> PreKeyRing:
@@ -73,28 +76,60 @@ async def publish(device: Device) -> None:
     device.store.erase_prekeys(ring.erase(0.0 if waits else now, now))
 
 
-async def inbox(device: Device, application: str | None) -> list[Item]:
+@frozen
+class Listing:
+    """What waits.
+
+    :ivar problems: why something that waits is not among the items; a line each.
+    """
+
+    items: list[Item]
+    problems: tuple[str, ...]
+
+
+async def inbox(device: Device, application: str | None) -> Listing:
     """Open the keys that wait, then the details of the objects (R29).
 
     :param application: None: all.
     """
+    problems = Problems()
     async with device.coordinator() as home:
         entries = await _entries(home, application)
         for entry in entries:
             if entry.kind == "key":
-                with _told(entry):
+                with problems.about(entry):
                     await _open_key(device, home, entry)
     waiting = [entry for entry in entries if entry.kind == "data"]
     received = device.store.all_received()
     waiting = [entry for entry in waiting if _name(entry) not in received]
     known = device.store.items()
     new = [entry for entry in waiting if not _is_known(entry, known)]
-    for (cache, places), some in _by_cache(new).items():
+    for (cache, places), some in _by_cache(new, problems).items():
         for begin in range(0, len(some), MANIFESTS):
-            items = await _verified(device, cache, places, some[begin : begin + MANIFESTS])
+            few = some[begin : begin + MANIFESTS]
+            items = await _verified(device, cache, places, few, problems)
             device.store.keep_items(items)
             known |= {(item.sender, item.object): item for item in items}
-    return [known[_name(entry)] for entry in waiting if _is_known(entry, known)]
+    items = [known[_name(entry)] for entry in waiting if _is_known(entry, known)]
+    return Listing(items, tuple(problems.lines))
+
+
+@define(eq=False)
+class Problems:
+    """Why entries are not shown: what one of them is does not keep the others back."""
+
+    lines: dict[str, None] = field(factory=dict)
+
+    @contextmanager
+    def about(self, entry: CacheEntry) -> Iterator[None]:
+        """Do something about an entry that may fail."""
+        try:
+            yield
+        except NTMobileError as problem:
+            line = f"what waits from {entry.sender} is not shown: {problem}"
+            if line not in self.lines and len(self.lines) < MOST_PROBLEMS:
+                log.warn("{line}", line=line)
+                self.lines[line] = None
 
 
 def _name(entry: CacheEntry) -> tuple[str, bytes]:
@@ -108,28 +143,15 @@ def _is_known(entry: CacheEntry, known: Mapping[tuple[str, bytes], Item]) -> boo
 
 
 def _by_cache(
-    entries: Iterable[CacheEntry],
+    entries: Iterable[CacheEntry], problems: Problems
 ) -> dict[tuple[str, tuple[Address, ...]], list[CacheEntry]]:
     """The entries of each CS that may be asked."""
     found: dict[tuple[str, tuple[Address, ...]], list[CacheEntry]] = {}
     for entry in entries:
-        with _told(entry):
+        with problems.about(entry):
             name, places = _cache(entry)
             found.setdefault((name, tuple(places)), []).append(entry)
     return found
-
-
-@contextmanager
-def _told(entry: CacheEntry) -> Iterator[None]:
-    """Something about an entry that may fail: it is not shown then, and all else is."""
-    try:
-        yield
-    except NTMobileError as problem:
-        log.warn(
-            "what waits from {sender} is not shown: {problem}",
-            sender=entry.sender,
-            problem=str(problem),
-        )
 
 
 async def _entries(home: SignedServer, application: str | None) -> list[CacheEntry]:
@@ -186,11 +208,15 @@ async def _open_key(device: Device, home: SignedServer, entry: CacheEntry) -> No
 
 
 async def _verified(
-    device: Device, name: str, places: Sequence[Address], entries: Sequence[CacheEntry]
+    device: Device,
+    name: str,
+    places: Sequence[Address],
+    entries: Sequence[CacheEntry],
+    problems: Problems,
 ) -> list[Item]:
     """The items of one CS that are what was announced, from whom it was said."""
     manifests = {}
-    with _told(entries[0]):
+    with problems.about(entries[0]):
         async with device.cache(name, places) as cache:
             asked = EncryptedDataListRequest(
                 cache.info, tuple(entry.identifier[:16] for entry in entries)
@@ -203,7 +229,7 @@ async def _verified(
     for entry in entries:
         signed = manifests.get(entry.identifier[:16])
         if signed is not None:
-            with _told(entry):
+            with problems.about(entry):
                 items.append(await _item(device, entry, signed))
     return items
 

@@ -30,7 +30,11 @@ Tell = Callable[[object], None]
 
 
 class SendParameters(msgspec.Struct, frozen=True):
-    """Of ``send``. ``spooled``: the file is in the outbox, and removed once it is sent."""
+    """Of ``send``.
+
+    :ivar file: one in the outbox is removed once it is sent.
+    :ivar wait: seconds in which it should be stored, to be told; None: as long as it takes.
+    """
 
     destinations: tuple[str, ...]
     file: str
@@ -42,6 +46,7 @@ class SendParameters(msgspec.Struct, frozen=True):
     note: str = ""
     message: str = ""
     lifetime: float = LIFETIME
+    wait: float | None = None
 
     def parcel(self) -> Parcel:
         """What is to be sent."""
@@ -88,7 +93,8 @@ class Serving:
 
     async def send(self, given: Mapping[str, Any], tell: Tell) -> object:
         """Send a file; tells how far it is. What was begun goes on when nobody waits any more."""
-        parcel = _parameters(given, SendParameters).parcel()
+        wanted = _parameters(given, SendParameters)
+        parcel = wanted.parcel()
         heard: DeferredQueue[object] = DeferredQueue()
         forget = self._exchange.listen(heard.put)
         try:
@@ -96,7 +102,8 @@ class Serving:
             # It goes on when nobody waits any more; what becomes of it is heard by the events.
             uploading = Deferred.fromCoroutine(self._exchange.resume(outgoing.object))
             uploading.addErrback(lambda failure: self._cut(failure))
-            await self._until_stored(outgoing, heard, tell)
+            end = None if wanted.wait is None else self._reactor.seconds() + wanted.wait
+            await self._until_stored(outgoing, heard, tell, end)
         finally:
             forget()
         return _outgoing(*self._exchange.outgoing(outgoing.object))
@@ -106,12 +113,12 @@ class Serving:
         self._exchange.wake()
 
     async def _until_stored(
-        self, outgoing: Outgoing, heard: DeferredQueue[object], tell: Tell
+        self, outgoing: Outgoing, heard: DeferredQueue[object], tell: Tell, end: float | None
     ) -> None:
-        """Until it is stored, telling how far it is; also that nothing happens."""
+        """Until it is stored, or that moment, telling how far it is; also that nothing happens."""
         last = Uploading(outgoing.object, 0, outgoing.length)
         told_at = float("-inf")
-        while True:
+        while end is None or self._reactor.seconds() < end:
             quiet = self._reactor.seconds() - told_at
             if quiet > _LEAST or last.problem:
                 told_at = self._reactor.seconds()
@@ -119,7 +126,8 @@ class Serving:
                 tell(
                     {"id": name, "done": last.done, "length": last.length, "problem": last.problem}
                 )
-            match await self._next(heard):
+            most = _MOST if end is None else min(_MOST, end - self._reactor.seconds())
+            match await self._next(heard, max(0.0, most)):
                 case Uploading(outgoing.object) as last:
                     pass
                 case Stored(outgoing.object):
@@ -127,10 +135,10 @@ class Serving:
                 case Failed(outgoing.object, reason):
                     raise NTMobileError(reason)
 
-    async def _next(self, heard: DeferredQueue[object]) -> object:
-        """The next event; None where there is none for a while."""
+    async def _next(self, heard: DeferredQueue[object], most: float) -> object:
+        """The next event; None where there is none for so many seconds."""
         waiting: Deferred[object] = heard.get()
-        waiting.addTimeout(_MOST, self._reactor, lambda result, seconds: None)
+        waiting.addTimeout(most, self._reactor, lambda result, seconds: None)
         return await waiting
 
     async def sent(self, given: Mapping[str, Any], _: Tell) -> object:
@@ -156,15 +164,17 @@ class Serving:
 
     async def inbox(self, given: Mapping[str, Any], _: Tell) -> object:
         """What waits."""
-        items = await self._exchange.inbox(_parameters(given, InboxParameters).application)
-        return [_item(one) for one in items]
+        found = await self._exchange.waiting(_parameters(given, InboxParameters).application)
+        return {"items": [_item(one) for one in found.items], "problems": found.problems}
 
     async def get(self, given: Mapping[str, Any], tell: Tell) -> object:
         """Fetch an item, and have its sender told."""
         wanted = _parameters(given, GetParameters)
-        item = _one(
-            await self._exchange.inbox(wanted.application), wanted.item, "waiting; see ntm inbox"
+        found = await self._exchange.waiting(wanted.application)
+        where = (
+            "; ".join(("waiting", *found.problems)) if found.problems else "waiting; see ntm inbox"
         )
+        item = _one(found.items, wanted.item, where)
         into = None if wanted.into is None else Path(wanted.into)
         if into is not None and into.is_dir():
             into /= item.file_name

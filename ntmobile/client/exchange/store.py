@@ -315,6 +315,10 @@ class ExchangeStore:
                 db.execute(f"DELETE FROM {table} WHERE expires < ?", (expired,))
             query = f"DELETE FROM outgoing WHERE expires < ? AND state IN ({ended})"
             db.execute(query, (expired - LONGEST,))
+            left = "FROM downloads WHERE (sender, object) NOT IN (SELECT sender, object FROM items)"
+            for (part,) in db.execute(f"SELECT part {left}").fetchall():
+                Path(part).unlink(missing_ok=True)
+            db.execute(f"DELETE {left}")
 
 
 def _give(part: Path, target: Path) -> Path:
