@@ -204,6 +204,28 @@ class BackgroundTests(DevicesTestCase):
             self.assertIn(text, str(await self.assertRaises_(kind, sending)))
         self.assertEqual(phone.exchange.outgoing(), [])
 
+    async def test_stopped(self) -> None:
+        """What is under way at the end of a program fails then, and goes on at the next start."""
+        phone, laptop = await self.start()
+        phone.exchange.start()
+        real = SignedServer._ask
+
+        async def ask(server: SignedServer, *words: Any) -> tuple[int, bytes]:
+            if "/parts/" in words[1]:
+                stopping.append(Deferred.fromCoroutine(phone.exchange.stop()))
+            return await real(server, *words)
+
+        stopping: list[Deferred[None]] = []
+        self.patch(SignedServer, "_ask", ask)
+        sending = phone.exchange.send([laptop.fqdn], self.letter(), application="mail")
+        await self.assertRaises_(Unreachable, sending)
+        await stopping[0]
+        self.assertEqual(len(stopping), 1)
+        self.patch(SignedServer, "_ask", real)
+        phone.again()
+        heard = await self.begin(phone)
+        await self.hears(heard, Stored)
+
     async def test_moves(self) -> None:
         """A request that is under way when the network changes is made again at once."""
         phone, laptop = await self.start()

@@ -131,6 +131,7 @@ class SignedServer:
         self._headers = headers
         self._time = time
         self._reactor = reactor
+        self._ended = False
         #: Only a token can be one that the server is about to hear of.
         self._pauses = PAUSES if role == "cs" else ()
 
@@ -161,9 +162,11 @@ class SignedServer:
     ) -> tuple[int, bytes]:
         """Send a request, and again after a move: whatever it asks for happens once."""
         for _ in range(MOVES):
+            if self._ended:
+                break
             with suppress(NetworkChanged):
                 return await self._ask(method, target, data, fields)
-        return await self._ask(method, target, data, fields)
+        raise Unreachable(f"{self.name}: the request was ended before there was an answer")
 
     async def _ask(
         self, method: str, target: str, data: bytes, fields: Mapping[str, str]
@@ -185,6 +188,11 @@ class SignedServer:
     ) -> _M:
         """Send a request, and read its answer; raises as :meth:`ask` does."""
         return read_document(kind, await self.ask(method, target, body), ANSWER_LIMIT)
+
+    def end(self) -> None:
+        """The device goes down: what is under way fails, and nothing else is asked."""
+        self._ended = True
+        self._http.abort()
 
     def abort(self) -> None:
         """The network changed: what is under way is asked again, on another connection."""

@@ -112,6 +112,13 @@ class Device:
         for server in list(self._open):
             server.abort()
 
+    async def end(self) -> None:
+        """The device goes down."""
+        self.lasting = False
+        for server in list(self._open):
+            server.end()
+        await self.close()
+
     async def _used(self, server: SignedServer) -> None:
         if not any(one is server for one in self._kept.values()):
             await self._close(server)

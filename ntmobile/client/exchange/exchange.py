@@ -83,8 +83,7 @@ class Exchange:
     async def stop(self) -> None:
         """End all that; what was begun goes on at the next start."""
         await self._background.stop()
-        self._device.lasting = False
-        await self._device.close()
+        await self._device.end()
         self._store.close()
 
     def network_changed(self) -> None:
