@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,30 @@ class ExchangeCommandTests(StoresTestCase, AnyAgentTestCase):
         ran = await self.ask(laptop, "get", item["id"], "-o", target.parent)
         self.assertEqual(0, ran.status, ran.errors)
         self.assertEqual(b"hi", (target.parent / item["file_name"]).read_bytes())
+
+    async def test_no_room(self) -> None:
+        """What standard output does not take is kept, and the command says where."""
+        _, phone, laptop = await self.pair_with_stores()
+        await self.ask(state_of(phone), "send", LAPTOP, self.write(b"hi"))
+        await self.start_agent(laptop)
+        (item,) = await self.json(laptop, "inbox")
+        command = [sys.executable, "-c", NTM, "get", "--state", laptop, item["id"], "-o", "-"]
+        with open("/dev/full", "wb") as full:
+            run = partial(subprocess.run, command, env=environment(), check=False, timeout=30)
+            ran = await deferToThread(run, stdout=full, stderr=subprocess.PIPE)
+        (kept,) = (laptop / "received").iterdir()
+        self.assertEqual((1, b"hi"), (ran.returncode, kept.read_bytes()))
+        self.assertIn(
+            f"No space left on device; all of the item is in {kept}\n".encode(), ran.stderr
+        )
+        self.assertNotIn(b"Traceback", ran.stderr)
+
+    async def test_expired(self) -> None:
+        """A destination that did not come in time is not said to have something waiting."""
+        _, phone, _ = await self.pair_with_stores()
+        state = state_of(phone)
+        words = (LAPTOP, self.write(b"hi"), "--days", 1e-5)
+        self.assertEqual(0, (await self.ask(state, "send", *words)).status)
+        outgoing = phone.node.exchange.outgoing
+        await self.eventually(lambda: outgoing()[0].state == "expired", "it is expired")
+        self.assertIn(f"{LAPTOP}: did not fetch it\n", (await self.ask(state, "sent")).output)

@@ -159,8 +159,9 @@ def _say_destinations(one: Mapping[str, Any]) -> None:
         state = each["state"]
         if one["state"] == "failed":
             continue
+        ended = one["state"] == "expired"
         words = {
-            "waiting": "waits there for it",
+            "waiting": "did not fetch it" if ended else "waits there for it",
             "not told": f"not told yet{': ' + each['reason'] if each['reason'] else ''}",
             "confirmed": f"has it since {date(each['at'])}" if each["at"] else "has it",
         }
@@ -215,7 +216,10 @@ def get(state: Path, as_json: bool, ident: str, output: str | None) -> None:
     to_screen = output == "-"
     into = None if to_screen else str(Path(output or ".").absolute())
     quiet = as_json or to_screen
-    got = _follow(state, "get", {"item": ident, "into": into}, "fetching", quiet=quiet)
+    try:
+        got = _follow(state, "get", {"item": ident, "into": into}, "fetching", quiet=quiet)
+    except KeyboardInterrupt:
+        raise NTMobileError("interrupted; the same command goes on where it was") from None
     if to_screen:
         _copy_out(Path(got["file"]), sys.stdout.buffer)
     elif as_json:
@@ -237,9 +241,13 @@ def _as_asked(file: str, output: str | None) -> str:
 
 def _copy_out(path: Path, stream: BinaryIO) -> None:
     """Write a fetched item to standard output, and remove it when that was done."""
-    with path.open("rb") as source:
-        shutil.copyfileobj(source, stream)
-    stream.flush()
+    try:
+        with path.open("rb") as source:
+            shutil.copyfileobj(source, stream)
+        stream.flush()
+    except OSError as problem:
+        reason = f"standard output: cannot be written: {problem.strerror}"
+        raise StorageFailed(f"{reason}; all of the item is in {path}") from None
     path.unlink()
 
 
