@@ -233,7 +233,8 @@ def is_command(text: str) -> bool:
         return False
     names = {name for parameter in command.params for name in parameter.opts}
     own = words[: words.index("--")] if "--" in words else words
-    return all(word in {*names, "--help"} for word in own if word.startswith("-"))
+    options = [word for word in own if word.startswith("-") and word != "-"]
+    return all(word in {*names, "--help"} for word in options)
 
 
 class RuleTests(SynchronousTestCase):
