@@ -14,7 +14,17 @@ from twisted.internet.threads import deferToThread
 
 from ntmobile.client.agent import Agent
 from ntmobile.client.state import SETTINGS
-from tests.agents import ALICE, BOB, LAPTOP, PHONE, AnyAgentTestCase, Ran, ntm, state_of
+from tests.agents import (
+    ALICE,
+    BOB,
+    LAPTOP,
+    PHONE,
+    AnyAgentTestCase,
+    Ran,
+    Running,
+    ntm,
+    state_of,
+)
 from tests.exchange_platforms import Stores, StoresTestCase
 from tests.server_processes import NTM, environment
 
@@ -122,6 +132,62 @@ class ExchangeCommandTests(StoresTestCase, AnyAgentTestCase):
 
         return await deferToThread(run)
 
+    async def test_elsewhere(self) -> None:
+        """A relative state directory means the same wherever the agent runs (R6: nothing left)."""
+        _, phone, laptop = await self.pair_with_stores()
+        file = self.write(b"hello")
+        here = Path.cwd()
+        self.addCleanup(os.chdir, here)
+        os.chdir(state_of(phone).parent)
+        relative = Path(state_of(phone).name)
+        ran = await self.ntm_with(file, "send", "--state", relative, LAPTOP, "-")
+        os.chdir(here)
+        self.assertEqual((b"", 0), (ran[1], ran[2]))
+        self.assertEqual([], list((state_of(phone) / "outbox").iterdir()))
+        await self.start_agent(laptop)
+        ran = await self.ntm_with(file, "get", "--state", laptop, "-o", "-")
+        self.assertEqual((b"hello", b"", 0), ran)
+        ran = await self.ntm_with(file, "get", "--state", laptop)
+        self.assertEqual(1, ran[2])
+        self.assertIn(b"name one; waiting: none", ran[1])
+
+    async def test_withdrawn(self) -> None:
+        """What was taken back is not fetched any more, and its sender sees that."""
+        _, phone, laptop = await self.pair_with_stores()
+        sent = await self.json(state_of(phone), "send", LAPTOP, self.write(b"oops"))
+        ran = await self.ask(state_of(phone), "withdraw", sent["id"][:8])
+        self.assertEqual(
+            (f"{sent['id'][:8]}  letter.txt  4 bytes, withdrawn\n", 0), (ran.output, ran.status)
+        )
+        (one,) = await self.json(state_of(phone), "sent")
+        self.assertEqual("withdrawn", one["state"])
+        ran = await self.ask(state_of(phone), "withdraw", sent["id"])
+        self.assertIn("it cannot be withdrawn any more: withdrawn", ran.errors)
+        await self.start_agent(laptop)
+        self.assertEqual([], await self.json(laptop, "inbox"))
+
+    async def test_waits(self) -> None:
+        """A download goes on by itself when its cache server is back; not longer than asked."""
+        stores, phone, laptop = await self.pair_with_stores()
+        sent = await self.json(state_of(phone), "send", LAPTOP, self.write(TEXT))
+        agent = await self.start_agent(laptop)
+        (item,) = await self.json(laptop, "inbox")
+        await stores.stop()
+        target = self.place()
+        target.mkdir()
+        ran = await self.ask(laptop, "get", sent["id"], "-o", target, "--wait", "1")
+        self.assertEqual(1, ran.status)
+        self.assertIn("waiting: cs1.dc1.ntm.example: ", ran.errors)
+        getting = Running("get", "--state", laptop, item["id"], "-o", target)
+        self.addCleanup(getting.end)
+        self.assertIn("waiting: cs1.dc1.ntm.example: ", await getting.complains())
+        stores.start()
+        await getting.says("letter.txt")
+        self.assertEqual(TEXT, (target / "letter.txt").read_bytes())
+        ran = await self.ask(laptop, "get", sent["id"])
+        self.assertIn(f"it was fetched before, as {target / 'letter.txt'}", ran.errors)
+        self.assertTrue(agent.running)
+
     async def test_user(self) -> None:
         """A user stands for all devices of that user."""
         _, phone, laptop = await self.pair_with_stores()
@@ -152,13 +218,17 @@ class ExchangeCommandTests(StoresTestCase, AnyAgentTestCase):
         cases: tuple[tuple[tuple[object, ...], str], ...] = (
             (("send", nobody, file), f"{nobody} is not known, was never online, or does not admit"),
             (("send", "laptop.bob.other.test", file), "laptop.bob.other.test: no authority"),
-            (("send", "Not A Name", file), "'not a name'"),
+            (("send", "Not A Name", file), "'not a name': write DEVICE.USER.DOMAIN, or USER.DOM"),
+            (("send", "laptop", file), "'laptop': write DEVICE.USER.DOMAIN, or USER.DOMAIN"),
+            (("send", "no.dc1.ntm.example", file), "no.dc1.ntm.example is known to its coord"),
+            (("send", "alice.dc1.ntm.example", file), "alice.dc1.ntm.example has no other device"),
             (("send", PHONE, file), f"{PHONE} is this device itself"),
             (("send", LAPTOP, file.parent), "is a directory; pack it first"),
             (("send", LAPTOP, file.with_name("no")), "is not there"),
             (("send", LAPTOP, file, "--application", "a/../b"), "letters, digits"),
             (("send", LAPTOP, file, "--note", "n" * 201), "a note of 201 characters; 200 at most"),
             (("get", "abcdef"), "no item 'abcdef' is waiting; see ntm inbox"),
+            (("get", "abcdef", "-o", "no/where"), "no: is no directory"),
             (("sent", "abcdef"), "no item 'abcdef' is sent from here"),
         )
         for words, expected in cases:

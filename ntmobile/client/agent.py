@@ -257,6 +257,7 @@ class Agent(Service):
             "down": down,
             "send": serving.send,
             "sent": serving.sent,
+            "withdraw": serving.withdraw,
             "inbox": serving.inbox,
             "get": serving.get,
         }

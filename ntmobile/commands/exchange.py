@@ -1,4 +1,4 @@
-"""``ntm send``, ``sent``, ``inbox`` and ``get``: data for devices that may be off."""
+"""``ntm send``, ``sent``, ``withdraw``, ``inbox`` and ``get``: data for devices that may be off."""
 
 from __future__ import annotations
 
@@ -63,19 +63,21 @@ def application_option() -> Decorator:
 @click.option("--service", default="", help="Of the application; servers see it.")
 @click.option("--item", default="", help="Of the service; servers see it.")
 @click.option("--message", default="", help="The notification; servers see it.")
-@click.argument("names", metavar="FQDN...", nargs=-1, required=True)
-@click.argument("file")
-def send(state: Path, as_json: bool, names: Sequence[str], file: str, **options: Any) -> None:
+@click.argument("words", metavar="FQDN... FILE", nargs=-1)
+def send(state: Path, as_json: bool, words: Sequence[str], **options: Any) -> None:
     """Send FILE, or - for standard input, to devices that may be off.
 
     A user instead of a device stands for all devices of that user. It is encrypted on this machine
     for the devices that it goes to. Ends when a cache server has it; interrupted, it goes on in
     the background. See also: ntm sent.
     """
+    if len(words) < 2:
+        raise click.UsageError("Say to whom, and which file: ntm send FQDN... FILE")
+    *names, file = words
     days = options.pop("days")
     call(state, "status")  # before anything is read from a pipe
     with _source(state, file) as source:
-        name = options.pop("name") or ("" if file == "-" else Path(file).name)
+        name = options.pop("name") or (Path(file).name if Path(file).is_file() else "")
         parameters = {
             **options,
             "destinations": names,
@@ -143,10 +145,22 @@ def sent(state: Path, as_json: bool, ident: str) -> None:
     if not found:
         say("Nothing was sent from here.")
     for one in found:
-        say(f"{_title(one)}, {one['state']}")
+        say(f"{_title(one)}, {one['state']}, of {date(one['made'])}")
         if one["reason"]:
             say(f"          {one['reason']}")
         _say_destinations(one)
+
+
+@click.command()
+@state_option()
+@click.argument("ident", metavar="ID")
+def withdraw(state: Path, ident: str) -> None:
+    """Take back what was sent, by the beginning of its ID.
+
+    Who has not fetched it yet never will; its place at the cache server is free again.
+    """
+    gone = call(state, "withdraw", PATIENCE, item=ident)
+    say(f"{_title(gone)}, withdrawn")
 
 
 def _title(one: Mapping[str, Any]) -> str:
@@ -157,7 +171,7 @@ def _title(one: Mapping[str, Any]) -> str:
 def _say_destinations(one: Mapping[str, Any]) -> None:
     for each in one["destinations"]:
         state = each["state"]
-        if one["state"] == "failed":
+        if one["state"] in ("failed", "withdrawn"):
             continue
         ended = one["state"] == "expired"
         words = {
@@ -185,11 +199,15 @@ def inbox(state: Path, as_json: bool, application: str, everything: bool) -> Non
         return
     if not found:
         say("Nothing can be shown now." if answer["problems"] else "Nothing waits.")
+    if answer["others"]:
+        say(f"For other applications: {answer['others']}; see ntm inbox --all.")
     for one in found:
         say(_title(one))
         fields = [("from", one["sender"]), ("until", date(one["expires"]))]
         if one["note"]:
             fields.insert(1, ("note", one["note"]))
+        if one["message"]:
+            fields.insert(1, ("message", one["message"]))
         if everything:
             fields.append(("for", one["application"]))
         say_fields(fields, indent=10)
@@ -200,24 +218,35 @@ def inbox(state: Path, as_json: bool, application: str, everything: bool) -> Non
 @click.command()
 @state_option()
 @json_option()
-@click.argument("ident", metavar="ID")
+@click.argument("ident", metavar="[ID]", default="")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Try no longer where a server does not answer.",
+)
 @click.option(
     "-o",
     "--output",
     metavar="FILE",
     help="A file, a directory, or - for standard output; else the name that it has.",
 )
-def get(state: Path, as_json: bool, ident: str, output: str | None) -> None:
+def get(state: Path, as_json: bool, ident: str, wait: float | None, output: str | None) -> None:
     """Fetch an item, by the beginning of its ID, and have its sender told.
+
+    Without an ID it is the one that waits, if it is the only one.
 
     The file is there only when all of it has come and is what its sender signed; interrupted, the
     same command goes on where it was. The file is for you alone until you change its mode.
     """
     to_screen = output == "-"
+    if output is not None and not to_screen and not Path(output).absolute().parent.is_dir():
+        raise StorageFailed(f"{Path(output).parent}: is no directory")
     into = None if to_screen else str(Path(output or ".").absolute())
     quiet = as_json or to_screen
     try:
-        got = _follow(state, "get", {"item": ident, "into": into}, "fetching", quiet=quiet)
+        parameters = {"item": ident, "into": into, "wait": wait}
+        got = _follow(state, "get", parameters, "fetching", quiet=quiet)
     except KeyboardInterrupt:
         raise NTMobileError("interrupted; the same command goes on where it was") from None
     if to_screen:
@@ -268,6 +297,7 @@ def _follow(
             if "done" not in message:
                 bar.update(bar.length - bar.pos if bar.length else 0)
                 break
+            bar.length = max(1, message["length"])
             bar.update(max(0, message["done"] - bar.pos))
             if message.get("problem", "") not in ("", problem) and not quiet:
                 problem = message["problem"]

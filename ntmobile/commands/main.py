@@ -64,6 +64,7 @@ COMMANDS: Final[Mapping[str, Row]] = {
     "netcheck": Row("netcheck", "netcheck", "Examine the network this machine is in"),
     "send": Row("exchange", "send", "Send a file to devices that may be off"),
     "sent": Row("exchange", "sent", "Show what was sent, and how far it is"),
+    "withdraw": Row("exchange", "withdraw", "Take back what was sent"),
     "inbox": Row("exchange", "inbox", "Show what waits for this device"),
     "get": Row("exchange", "get", "Fetch what waits"),
     "exec": Row("exec", "exec_", "Run a program inside the virtual network"),

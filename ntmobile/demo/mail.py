@@ -50,7 +50,7 @@ class Mail:
     async def send_message(self) -> Ran:
         """The phone sends a line from standard input."""
         command = self._command("phone", "send", CN, "-")
-        line = f"printf %s {shlex.quote(MESSAGE)} | {shlex.join(command)}"
+        line = f"echo {shlex.quote(MESSAGE)} | {shlex.join(command)}"
         output = await self.platform.run("phone", "sh", "-c", line, name="send-message")
         return Ran(f"echo {shlex.quote(MESSAGE)} | ntm send {CN} -", output)
 
@@ -67,7 +67,7 @@ class Mail:
     async def get_message(self) -> Ran:
         """It reads the message."""
         ran = await self._ntm("laptop", "get", self._id(""), "-o", "-")
-        if ran.output != MESSAGE:
+        if ran.output != f"{MESSAGE}\n":
             raise LabError(f"another message came: {ran.output!r}")
         self.items += 1
         return ran

@@ -7,6 +7,7 @@ when there is something new or the network is back, begins anew.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from twisted.logger import Logger
 from ntmobile.client.exchange import receiving, sending
 from ntmobile.client.exchange.device import Device
 from ntmobile.client.exchange.items import (
+    ENDED,
     Arrived,
     Delivered,
     Failed,
@@ -68,7 +70,9 @@ class Background:
     _started: bool = field(default=False, init=False)
     _ended: bool = field(default=False, init=False)
     _uploads: dict[bytes, list[Deferred[None]]] = field(factory=dict, init=False)
+    _withdrawn: set[bytes] = field(factory=set, init=False)
     _asked: dict[bytes, int] = field(factory=dict, init=False)
+    _said: set[str] = field(factory=set, init=False)
     _rounds: int = field(default=0, init=False)
     _told: set[bytes] = field(factory=set, init=False)
     _unlooked: bool = field(default=True, init=False)
@@ -144,6 +148,7 @@ class Background:
 
     async def _round(self) -> None:
         self._rounds += 1
+        self._said.clear()
         if self._published is None or self._now() - self._published >= IDLE:
             await self._try("publishing pre-keys", self._publish())
         if self._unlooked:
@@ -157,17 +162,25 @@ class Background:
         stored = [one for one in outgoing if one.state == "stored"]
         for one in sorted(stored, key=lambda one: self._asked.get(one.object, 0))[:ASKED]:
             self._asked[one.object] = self._rounds
-            await self._try("asking for delivery", self.ask(one))
+            if not await self._try("asking for delivery", self.ask(one)):
+                break  # the others will not do better now
 
-    async def _try(self, what: str, work: Awaitable[object]) -> None:
+    async def _try(self, what: str, work: Awaitable[object]) -> bool:
+        """Do something, and say once in a round why it was not done."""
         try:
             await work
         except CancelledError:
             raise
         except NTMobileError as problem:
-            log.info("{what}: {problem}", what=what, problem=str(problem))
+            line = f"{what}: {problem}"
+            if line not in self._said:
+                self._said.add(line)
+                log.info("{line}", line=line)
+            return False
         except Exception:
             log.failure("{what} failed", what=what)
+            return False
+        return True
 
     def _now(self) -> float:
         seconds: float = self.device.reactor.seconds()
@@ -228,10 +241,12 @@ class Background:
                     one.errback(told)
 
     async def _upload(self, outgoing: Outgoing) -> None:
-        if outgoing.state != "uploading":
+        if outgoing.state != "uploading" or outgoing.object in self._withdrawn:
             return
 
         def progress(done: int, length: int) -> None:
+            if outgoing.object in self._withdrawn:
+                raise Unreachable("it is being withdrawn")
             self.device.tell(Uploading(outgoing.object, done, length))
 
         try:
@@ -259,6 +274,20 @@ class Background:
         self.device.store.keep_outgoing(failed)
         self.device.spool.remove(Path(outgoing.source))
         self.device.tell(Failed(outgoing.object, reason))
+
+    async def withdraw(self, object: bytes) -> None:
+        """Take an object back; an upload that is under way ends first."""
+        outgoing = sending.find(self.device, object)
+        if outgoing.state in ENDED:
+            raise NoSuchItem(f"it cannot be withdrawn any more: {outgoing.state}")
+        self._withdrawn.add(object)
+        try:
+            if object in self._uploads:
+                with suppress(NTMobileError):
+                    await self.upload(object)
+            await sending.withdraw(self.device, sending.find(self.device, object))
+        finally:
+            self._withdrawn.discard(object)
 
     async def ask(self, outgoing: Outgoing) -> Outgoing:
         """Ask how far a stored object has come, and tell of new confirmations (R32).

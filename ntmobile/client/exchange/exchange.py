@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet.defer import DeferredLock
+from twisted.logger import Logger
 
 from ntmobile.client.exchange import receiving, sending
 from ntmobile.client.exchange.asking import Session
@@ -35,6 +36,7 @@ from ntmobile.client.pins import PinStore
 from ntmobile.machines.exchange.signing import SKEW
 from ntmobile.machines.identities import Devices
 
+log = Logger()
 _T = TypeVar("_T")
 
 
@@ -106,8 +108,11 @@ class Exchange:
 
     def _told(self, event: object) -> None:
         self._tell(event)
-        for listener in list(self._listeners):
-            listener(event)
+        for listener in tuple(self._listeners):
+            try:
+                listener(event)
+            except Exception:
+                log.failure("a listener failed")
 
     @property
     def published(self) -> bool:
@@ -164,12 +169,18 @@ class Exchange:
         await self.resume(announced.object)
         return announced.object
 
-    async def announce(self, parcel: Parcel) -> Outgoing:
-        """The first half of :meth:`send`: all but the upload, which :meth:`resume` does."""
+    async def announce(
+        self, parcel: Parcel, progress: Progress = lambda done, length: None
+    ) -> Outgoing:
+        """The first half of :meth:`send`: all but the upload, which :meth:`resume` does.
+
+        :param progress: hears how far the file was read, in bytes, of how many.
+        """
         parcel.check()
         path = self.spool.keep(parcel.source) if isinstance(parcel.source, bytes) else parcel.source
         try:
-            return await self._alone(lambda: sending.announce(self._device, parcel, path))
+            agreed = await self._alone(lambda: sending.share(self._device, parcel))
+            return await sending.announce(self._device, parcel, path, agreed, progress)
         except BaseException:
             self.spool.remove(path)
             raise
@@ -180,6 +191,14 @@ class Exchange:
         :raises ContentChanged: the file changed since; send it anew (R30).
         """
         await self._background.upload(object)
+
+    async def withdraw(self, object: bytes) -> None:
+        """Take back what was sent: who has not fetched it yet never will.
+
+        :raises NoSuchItem: nothing was sent from here under that identifier, or all have it.
+        :raises Unreachable: the CS cannot be told now; nothing was changed.
+        """
+        await self._background.withdraw(object)
 
     def outgoing(self, object: bytes | None = None) -> list[Outgoing]:
         """What was sent, or is to be, oldest first; or only the one that is named."""
@@ -242,6 +261,14 @@ class Exchange:
         :raises NoSuchItem: it was not fetched.
         """
         await receiving.confirm(self._device, item)
+
+    def received(self, beginning: str) -> Sequence[Path]:
+        """The files of items that were fetched, whose identifiers begin so, in hex."""
+        whole = beginning[: len(beginning) // 2 * 2].lower()
+        try:
+            return self._store.received_names(bytes.fromhex(whole)) if whole else ()
+        except ValueError:
+            return ()
 
     def waiting_confirmations(self) -> list[Item]:
         """Fetched items whose senders are still to be told."""

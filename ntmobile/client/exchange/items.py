@@ -64,7 +64,7 @@ class Status:
 
 
 #: States of what is sent that do not change any more.
-ENDED: Final = ("confirmed", "failed", "expired")
+ENDED: Final = ("confirmed", "failed", "expired", "withdrawn")
 
 
 @frozen
@@ -76,8 +76,8 @@ class Outgoing:
     :ivar source: the file. :ivar length: bytes of it.
     :ivar hashes: of its sealed chunks (R30), until it is stored.
     :ivar cache: full name of the CS.
-    :ivar state: ``uploading``, ``stored`` and ``confirmed``; ``failed`` before it was stored, and
-        ``expired`` before all confirmed it.
+    :ivar state: ``uploading``, ``stored`` and ``confirmed``; ``failed`` before it was stored,
+        ``expired`` before all confirmed it, and ``withdrawn``.
     :ivar made: :ivar expires: unix seconds. :ivar reason: why it has not come further.
     :ivar statuses: of its destinations, as last asked.
     """

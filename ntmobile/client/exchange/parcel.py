@@ -53,7 +53,15 @@ class Parcel:
         if not 0 < len(self.destinations) <= DESTINATIONS:
             raise InvalidName(f"an item goes to 1 to {DESTINATIONS} devices")
         for name in self.destinations:
-            names.check_name(name)
+            try:
+                names.check_name(name)
+                named = name.count(".") >= 2
+            except InvalidName:
+                named = False
+            if not named:
+                raise InvalidName(
+                    f"{name!r}: write DEVICE.USER.DOMAIN, or USER.DOMAIN for all devices of a user"
+                )
         check_labels(self.application, self.service, self.item)
         texts = {
             "name": self.title,

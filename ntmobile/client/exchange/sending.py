@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
-from attrs import evolve
+from attrs import evolve, frozen
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -35,6 +36,7 @@ from ntmobile.machines.exchange.manifests import Address, Details, sign_manifest
 from ntmobile.machines.exchange.objects import PART, ObjectHeader
 from ntmobile.machines.exchange.prekeys import verify_prekey
 from ntmobile.machines.exchange.shared_keys import Recipient, SharedKey, exchange_key
+from ntmobile.wire import names
 from ntmobile.wire.messages.exchange import (
     ASKED,
     LISTED,
@@ -62,8 +64,17 @@ CACHES_TIME: Final = 30.0
 Progress = Callable[[int, int], None]
 
 
-async def announce(device: Device, parcel: Parcel, source: Path) -> Outgoing:
-    """Share a key with the destinations, read the file once, and keep what is needed to send it."""
+@frozen
+class Shared:
+    """What was agreed upon before a file is read: to whom it goes, with which key, by which CS."""
+
+    address: Address
+    key: SharedKey
+    cache: str
+
+
+async def share(device: Device, parcel: Parcel) -> Shared:
+    """Share a key with the destinations."""
     async with device.coordinator() as home:
         recipients = await find_recipients(device, home, parcel.destinations)
         server, *_ = await _caches(device, home)
@@ -80,7 +91,15 @@ async def announce(device: Device, parcel: Parcel, source: Path) -> Outgoing:
         parcel.item,
         parcel.message,
     )
-    length, sealer = await _read(device, source, shared)
+    return Shared(address, shared, server.name)
+
+
+async def announce(
+    device: Device, parcel: Parcel, source: Path, agreed: Shared, progress: Progress
+) -> Outgoing:
+    """Read the file once, and keep what is needed to send it."""
+    shared, address = agreed.key, agreed.address
+    length, sealer = await _read(device, source, shared, progress)
     expires = min(int(device.now() + parcel.lifetime), shared.expires)
     details = Details(parcel.title, parcel.type, length, parcel.note)
     signed = sign_manifest(
@@ -90,10 +109,10 @@ async def announce(device: Device, parcel: Parcel, source: Path) -> Outgoing:
         object=sealer.header.object,
         request=msgspec.msgpack.encode(EncryptedDataUploadRequest(_info(device, address), signed)),
         name=parcel.title,
-        source=str(source.resolve()),
+        source=str(source.absolute()),
         length=length,
         hashes=bytes(sealer.hashes),
-        cache=server.name,
+        cache=agreed.cache,
         state="uploading",
         made=device.now(),
         expires=expires,
@@ -116,22 +135,29 @@ async def find_recipients(
     wanted = list(dict.fromkeys(destinations))
     found, failed = await _ask_prekeys(device, home, wanted)
     for name, problem in failed.items():
-        devices = await _devices_of(device, name)
-        others, _ = await _ask_prekeys(device, home, [one for one in devices if one != own])
+        others, _ = await _ask_prekeys(device, home, await _devices_of(device, name, problem))
         if not others:
-            raise problem
+            raise UnknownName(f"{name} has no other device that was ever online, or none for us")
         found |= others
     return [found[fqdn] for fqdn in sorted(found)]
 
 
-async def _devices_of(device: Device, name: str) -> Sequence[str]:
-    """The devices of a user; none where that is no user, or cannot be asked."""
+async def _devices_of(device: Device, name: str, problem: NTMobileError) -> Sequence[str]:
+    """The devices of a user but for this one.
+
+    :param problem: why there is no device of that name: raised where there is no such user either,
+        unless the name can only be a user's.
+    """
     if device.ask_devices is None:
-        return ()
+        raise problem
+    own = device.session().identity
     try:
-        return list((await device.ask_devices(name)).listed)
-    except NTMobileError:
-        return ()
+        listed = (await device.ask_devices(name)).listed
+    except NTMobileError as failed:
+        # A realm itself is no domain of devices: that is what is below its coordinators' domains.
+        user = names.is_user_of(name, own.domain) or names.is_device_of(name, own.trust.home)
+        raise (failed if user else problem) from None
+    return [fqdn for fqdn in listed if fqdn != own.fqdn]
 
 
 async def _ask_prekeys(
@@ -207,7 +233,9 @@ def _check(results: Deliveries) -> None:
             raise _problem(each)
 
 
-async def _read(device: Device, source: Path, shared: SharedKey) -> tuple[int, ChunkSealer]:
+async def _read(
+    device: Device, source: Path, shared: SharedKey, progress: Progress
+) -> tuple[int, ChunkSealer]:
     """Read a file for the first time: what its chunks are once they are sealed."""
     try:
         with open(source, "rb", opener=_nonblocking) as stream:
@@ -217,7 +245,9 @@ async def _read(device: Device, source: Path, shared: SharedKey) -> tuple[int, C
             length = found.st_size
             sealer = ChunkSealer(shared.key, ObjectHeader.create(length), length)
             for number in range(sealer.header.parts):
-                sealer.seal_part(number, stream.read(sealer.extent(number)[1]))
+                begin, size = sealer.extent(number)
+                progress(begin, length)
+                sealer.seal_part(number, stream.read(size))
                 await _breathe(device)
     except OSError as problem:
         raise StorageFailed(f"{source}: cannot be read: {problem.strerror}") from None
@@ -325,6 +355,17 @@ def _plain(source: str, begin: int, size: int) -> bytes:
         raise StorageFailed(f"{source}: cannot be read: {problem.strerror}") from None
 
 
+async def withdraw(device: Device, outgoing: Outgoing) -> Outgoing:
+    """Have the CS forget an object, and send no more of it."""
+    async with device.cache(outgoing.cache, await _places(device, outgoing.cache)) as cache:
+        with suppress(NoSuchItem):  # it was not announced yet, or is gone already
+            await cache.ask("DELETE", f"/v1/objects/{outgoing.object.hex()}")
+    withdrawn = evolve(outgoing, state="withdrawn", reason="", hashes=b"")
+    device.store.keep_outgoing(withdrawn)
+    device.spool.remove(Path(outgoing.source))
+    return withdrawn
+
+
 async def status(device: Device, outgoing: Outgoing) -> Outgoing:
     """Ask the CS, and verify each confirmation; keeps and returns what is known then."""
     _, manifest = _announced(device, outgoing)
@@ -345,7 +386,9 @@ async def status(device: Device, outgoing: Outgoing) -> Outgoing:
                 receiver=each.destination,
                 pin=await device.pin(each.confirmation.certificate, each.destination),
             )
-        found.append(Status(each.destination, state, each.reason, each.at))
+        found.append(
+            Status(each.destination, state, each.reason, each.at if state == "confirmed" else 0)
+        )
     confirmed = found and all(each.state == "confirmed" for each in found)
     known = evolve(
         outgoing, statuses=tuple(found), state="confirmed" if confirmed else outgoing.state

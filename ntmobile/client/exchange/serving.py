@@ -1,26 +1,29 @@
-"""What the agent does for ``ntm send``, ``sent``, ``inbox`` and ``get``, by its control socket."""
+"""What the agent does for ``ntm send``, ``sent``, ``withdraw``, ``inbox`` and ``get``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 from twisted.internet.defer import Deferred, DeferredQueue
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
 from ntmobile.client.exchange.exchange import Exchange
 from ntmobile.client.exchange.items import Failed, Item, Outgoing, Stored, Uploading
 from ntmobile.client.exchange.parcel import LIFETIME, Parcel
-from ntmobile.errors import InvalidName, NoSuchItem, NTMobileError
+from ntmobile.errors import AlreadyExists, InvalidName, NoSuchItem, NTMobileError, Unreachable
 
 #: The application of the commands, where no other is named.
 APPLICATION: Final = "ntm"
 #: Seconds between two events at least, and at most.
 _LEAST: Final = 0.1
 _MOST: Final = 5.0
+#: Seconds until a download that was cut goes on: first.
+_FIRST: Final = 0.5
 
 #: Items of which the delivery is asked for at once.
 _ASKED: Final = 64
@@ -67,19 +70,28 @@ class InboxParameters(msgspec.Struct, frozen=True):
 class GetParameters(msgspec.Struct, frozen=True):
     """Of ``get``.
 
-    :ivar item: the identifier in hex, or its beginning. :ivar into: a file, or a directory for a
-        file of the name that the sender gave; None: a file of the agent's own.
+    :ivar item: the identifier in hex, or its beginning; none: the one that waits.
+    :ivar into: a file, or a directory for a file of the name that the sender gave; None: a file of
+        the agent's own.
+    :ivar application: None: any. :ivar wait: seconds for which to go on trying; None: for ever.
     """
 
-    item: str
+    item: str = ""
     into: str | None = None
     application: str | None = None
+    wait: float | None = None
 
 
 class SentParameters(msgspec.Struct, frozen=True):
     """Of ``sent``; no item: all of them."""
 
     item: str = ""
+
+
+class WithdrawParameters(msgspec.Struct, frozen=True):
+    """Of ``withdraw``."""
+
+    item: str
 
 
 class Serving:
@@ -98,7 +110,12 @@ class Serving:
         heard: DeferredQueue[object] = DeferredQueue()
         forget = self._exchange.listen(heard.put)
         try:
-            outgoing = await self._exchange.announce(parcel)
+            with self._beating({"done": 0, "length": 0}, tell) as told:
+
+                def progress(done: int, length: int) -> None:
+                    told.update(length=length)
+
+                outgoing = await self._exchange.announce(parcel, progress)
             # It goes on when nobody waits any more; what becomes of it is heard by the events.
             uploading = Deferred.fromCoroutine(self._exchange.resume(outgoing.object))
             uploading.addErrback(lambda failure: self._cut(failure))
@@ -160,40 +177,81 @@ class Serving:
             "problem": problem,
         }
 
+    async def withdraw(self, given: Mapping[str, Any], _: Tell) -> object:
+        """Take back what was sent."""
+        wanted = _parameters(given, WithdrawParameters).item
+        found = _one(self._exchange.outgoing(), wanted, "sent from here")
+        await self._exchange.withdraw(found.object)
+        return _outgoing(*self._exchange.outgoing(found.object))
+
+    @contextmanager
+    def _beating(self, told: dict[str, Any], tell: Tell) -> Iterator[dict[str, Any]]:
+        """Tell something now and again, so that who asked does not think that nobody is there."""
+        beating = LoopingCall(lambda: tell(told))
+        beating.clock = self._reactor
+        beating.start(_MOST)
+        try:
+            yield told
+        finally:
+            beating.stop()
+
     # -- the receiver
 
     async def inbox(self, given: Mapping[str, Any], _: Tell) -> object:
-        """What waits."""
-        found = await self._exchange.waiting(_parameters(given, InboxParameters).application)
-        return {"items": [_item(one) for one in found.items], "problems": found.problems}
+        """What waits, and how many items of other applications do."""
+        wanted = _parameters(given, InboxParameters).application
+        found = await self._exchange.waiting(None)
+        items = [one for one in found.items if wanted in (None, one.application)]
+        return {
+            "items": [_item(one) for one in items],
+            "problems": found.problems,
+            "others": len(found.items) - len(items),
+        }
 
     async def get(self, given: Mapping[str, Any], tell: Tell) -> object:
         """Fetch an item, and have its sender told."""
         wanted = _parameters(given, GetParameters)
-        found = await self._exchange.waiting(wanted.application)
-        where = (
-            "; ".join(("waiting", *found.problems)) if found.problems else "waiting; see ntm inbox"
-        )
-        item = _one(found.items, wanted.item, where)
+        end = None if wanted.wait is None else self._reactor.seconds() + wanted.wait
+        item = await self._wanted(wanted)
         into = None if wanted.into is None else Path(wanted.into)
         if into is not None and into.is_dir():
             into /= item.file_name
-        told = {**_item(item), "done": 0}
-        tell(told)
-        # Where nothing comes for long the one who asked must not think that nobody is there.
-        beating = LoopingCall(lambda: tell(told))
-        beating.clock = self._reactor
-        beating.start(_MOST, now=False)
+        with self._beating({**_item(item), "done": 0, "problem": ""}, tell) as told:
 
-        def progress(done: int, length: int) -> None:
-            told["done"] = done
-            tell(told)
+            def progress(done: int, length: int) -> None:
+                told.update(done=done, problem="")
+                tell(told)
 
+            pause = _FIRST
+            while True:
+                try:
+                    path = await self._exchange.fetch(item, into, confirm=True, progress=progress)
+                except Unreachable as problem:
+                    if end is not None and self._reactor.seconds() + pause >= end:
+                        raise
+                    told.update(problem=str(problem))
+                    tell(told)
+                else:
+                    return {**_item(item), "file": str(path)}
+                await deferLater(self._reactor, pause, lambda: None)
+                pause = min(2 * pause, _MOST)
+
+    async def _wanted(self, wanted: GetParameters) -> Item:
+        """The item that is asked for; the one that waits if none is named."""
+        found = await self._exchange.waiting(wanted.application)
+        problems = "".join(f"; {problem}" for problem in found.problems)
+        if not wanted.item:
+            if len(found.items) != 1:
+                count = len(found.items) or "none"
+                raise NoSuchItem(f"name one; waiting: {count}, see ntm inbox{problems}")
+            return found.items[0]
         try:
-            path = await self._exchange.fetch(item, into, confirm=True, progress=progress)
-        finally:
-            beating.stop()
-        return {**_item(item), "file": str(path)}
+            return _one(found.items, wanted.item, f"waiting; see ntm inbox{problems}")
+        except NoSuchItem:
+            files = self._exchange.received(wanted.item)
+            if files:
+                raise AlreadyExists(f"it was fetched before, as {files[0]}") from None
+            raise
 
 
 def _parameters(given: Mapping[str, Any], kind: type[_P]) -> _P:

@@ -24,6 +24,7 @@ class Spool:
     """
 
     def __init__(self, state: Path) -> None:
+        state = state.absolute()  # what is kept outlives this program's directory
         self._outbox = state / OUTBOX
         self._received = state / RECEIVED
 

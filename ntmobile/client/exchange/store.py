@@ -242,6 +242,13 @@ class ExchangeStore:
         rows = self._rows(query, sender, object)
         return Path(rows[0][0]) if rows else None
 
+    def received_names(self, beginning: bytes) -> list[Path]:
+        """The files of delivered items whose identifiers begin so."""
+        rows = self._rows(
+            "SELECT target FROM received WHERE substr(object, 1, ?) = ?", len(beginning), beginning
+        )
+        return [Path(row[0]) for row in rows]
+
     def all_received(self) -> set[tuple[str, bytes]]:
         """Sender and object of all that was delivered."""
         return {(row[0], row[1]) for row in self._rows("SELECT sender, object FROM received")}

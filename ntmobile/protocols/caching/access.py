@@ -121,7 +121,7 @@ class CacheAccess:
         if not self.tokens.accepts(self.clock.seconds()):
             raise Problem(
                 problems.UNAVAILABLE,
-                "the cache server has not heard its account server for long; try again later",
+                "the cache server does not hear its account server now; try again later",
                 (("Retry-After", "30"),),
             )
         return http_signatures.parse(head.request)
