@@ -19,6 +19,7 @@ from ntmobile.errors import (
 )
 from ntmobile.interfaces import (
     ICacheStorage,
+    IIncomingPart,
     Quotas,
     Standing,
     StoredKey,
@@ -54,6 +55,11 @@ def part(number: int, size: int = 1000) -> tuple[bytes, bytes]:
     """The data of a part, and its digest."""
     data = (bytes([number + 1]) * 97 + b"\0'\\\xff%s")[:100] * (size // 100 + 1)
     return data[:size], hashlib.sha256(data[:size]).digest()
+
+
+def _sized(data: tuple[bytes, bytes]) -> tuple[int, bytes]:
+    """Size and digest of a part."""
+    return len(data[0]), data[1]
 
 
 class StorageCases(TestCase, ABC):
@@ -179,6 +185,63 @@ class ObjectCases(StorageCases):
         for start, length in ((0, size), (262143, 2), (size - 10, 100), (300_000, 1_000_000)):
             read = await storage.read_part(each.identifier, 0, start, length, NOW)
             self.assertEqual(read, data[start : start + length])
+
+    async def begun(self, storage: Any, number: int = 0) -> Any:
+        """A part of the announced object that comes in two pieces; both are here."""
+        each = announced()
+        await storage.add_object(each, NOW)
+        data, digest = part(number)
+        coming = await storage.begin_part(each.identifier, number, len(data), digest, NOW)
+        verifyObject(IIncomingPart, coming)
+        await coming.write(data[:300])
+        await coming.write(data[300:])
+        return coming
+
+    async def test_part_in_pieces(self) -> None:
+        """A part that comes in pieces is there when it is kept, and not before."""
+        storage = await self.opened()
+        coming = await self.begun(storage)
+        self.assertIsNone(await storage.part(b"o" * 16, 0, NOW))
+        self.assertFalse(await coming.keep(NOW))
+        await coming.drop()
+        self.assertEqual(await storage.read_part(b"o" * 16, 0, 0, 1000, NOW), part(0)[0])
+        again = await self.begun(storage)
+        self.assertFalse(await again.keep(NOW))
+        await self.filled(storage, announced(), [1])
+        data, digest = part(2, 500)
+        last = await storage.begin_part(b"o" * 16, 2, 500, digest, NOW)
+        await last.write(data)
+        self.assertTrue(await last.keep(NOW))
+
+    async def test_part_dropped(self) -> None:
+        """Of a part that is dropped nothing is left; it can come again."""
+        storage = await self.opened()
+        coming = await self.begun(storage)
+        await coming.drop()
+        await coming.drop()
+        self.assertIsNone(await storage.part(b"o" * 16, 0, NOW))
+        coming = await self.begun(storage)
+        self.assertFalse(await coming.keep(NOW))
+
+    async def test_object_removed_meanwhile(self) -> None:
+        """A part whose object goes while it comes is not kept."""
+        storage = await self.opened()
+        coming = await self.begun(storage)
+        await storage.remove(b"o" * 16)
+        await self.refused(NoSuchItem, coming.keep(NOW))
+        await self.refused(NoSuchItem, storage.begin_part(b"o" * 16, 0, *_sized(part(0)), NOW))
+
+    async def test_wrong_begin(self) -> None:
+        """A part that would be refused is refused before it comes."""
+        storage = await self.opened()
+        await self.filled(storage, announced(), [0])
+        for kind, number, size, digest in (
+            (AlreadyExists, 0, 1000, part(1)[1]),
+            (MalformedMessage, 1, 999, part(1)[1]),
+            (MalformedMessage, 3, 1000, part(1)[1]),
+        ):
+            asked = storage.begin_part(b"o" * 16, number, size, digest, NOW)
+            await self.refused(kind, asked)
 
     async def test_resumed(self) -> None:
         """R30: what came stays; the same part again is fine, and one with other data refused."""

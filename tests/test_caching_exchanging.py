@@ -15,14 +15,17 @@ from ntmobile.protocols.caching.exchanging import (
 )
 from ntmobile.protocols.caching.turns import EACH
 from ntmobile.wire.codec import Message
+from ntmobile.wire.documents import ANSWER_LIMIT, read_document
 from ntmobile.wire.messages.coordination import LinkAcknowledgement
 from ntmobile.wire.messages.exchange import (
+    Delivery,
     DeliveryStatusResponse,
     EncryptedDataExchangeResponse,
     EncryptedDataUploadResponse,
 )
 from ntmobile.wire.messages.realtime import Outcome
 from tests.caching import ALICE, BOB, CAROL, World, an_item, read_manifest
+from tests.http_bytes import answers
 from tests.stored_data import Device, Item
 
 DC1, DC2 = "dc1.ntm.example", "dc2.ntm.example"
@@ -37,7 +40,7 @@ class ExchangeTests(SynchronousTestCase):
         self.client = self.world.client(ALICE)
         self.item = an_item(self.alice)
         self.path = f"/v1/objects/{read_manifest(self.item).object.hex()}"
-        self.addCleanup(lambda: self.world.cache.exchanges.stop())
+        self.addCleanup(lambda: self.world.end())
 
     def upload(self) -> list[tuple[str, Outcome]]:
         """Upload the item, all at once; what is said for each destination."""
@@ -152,6 +155,24 @@ class ExchangeTests(SynchronousTestCase):
         self.assertIn(b"not answered yet", transport.value())
         answer.errback(Unreachable("no answer"))
         self.assertEqual(self.states()[CAROL], "not told")
+        connection.connectionLost()
+
+    def test_told_meanwhile(self) -> None:
+        """A sender that completes while coordinators are being told does not have it done twice."""
+        answer: Deferred[Message] = Deferred()
+        self.world.says[DC2] = answer
+        self.world.cache.exchanges.start()
+        self.world.upload(self.client, self.item, complete=False)
+        request, body = self.world.signed(self.client, "POST", f"{self.path}/complete")
+        connection, transport = self.world.begin(request, body)
+        self.assertEqual(transport.value(), b"")
+        delivery = Delivery(CAROL, Outcome.OK, "")
+        answer.callback(EncryptedDataExchangeResponse((delivery,)))
+        self.assertEqual(self.domains(), [DC1, DC2])
+        ((status, _, said),) = answers(transport.value())
+        found = read_document(EncryptedDataUploadResponse, said, ANSWER_LIMIT)
+        outcomes = {each.destination: each.outcome for each in found.results}
+        self.assertEqual((status, outcomes), (200, {BOB: Outcome.OK, CAROL: Outcome.OK}))
         connection.connectionLost()
 
     def test_at_once(self) -> None:

@@ -18,6 +18,7 @@ class TurnTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.asked: list[Deferred[Message]] = []
+        self.found: list[Deferred[Message]] = []
 
         async def ask(domain: str, message: Message) -> Message:
             waiting: Deferred[Message] = Deferred()
@@ -25,10 +26,21 @@ class TurnTests(SynchronousTestCase):
             return await waiting
 
         self.turns = Turns(ask)
+        self.addCleanup(self.end)
+
+    def end(self) -> None:
+        """Let nobody wait for ever."""
+        for one in self.found:
+            one.addErrback(lambda _: None)
+        while waiting := [one for one in self.asked if not one.called]:
+            for one in waiting:
+                one.errback(Unreachable("the test is over"))
 
     def many(self, count: int, domain: str = "a") -> list[Deferred[Message]]:
         """So many ask at once."""
-        return [Deferred.fromCoroutine(self.turns.ask(domain, ASKED)) for _ in range(count)]
+        found = [Deferred.fromCoroutine(self.turns.ask(domain, ASKED)) for _ in range(count)]
+        self.found += found
+        return found
 
     def test_turns(self) -> None:
         """A few are asked at once, the next where one was answered; another domain at once."""

@@ -175,6 +175,20 @@ class DirectoryTests(_Files):
         await self.refused(NoSuchItem, storage.put_part(b"o" * 16, 0, *part(0), NOW))
         self.assertEqual(self.found(), [])
 
+    async def test_dropped(self) -> None:
+        """A part in pieces that is not kept leaves no file, nor one that comes at the end."""
+        storage = await self.opened()
+        await storage.add_object(announced(), NOW)
+        for number in (0, 1):
+            coming = await storage.begin_part(b"o" * 16, number, 1000, part(number)[1], NOW)
+            await coming.write(b"some")
+            self.assertEqual(len(self.found()), 1)
+            if not number:
+                await coming.drop()
+                self.assertEqual(self.found(), [])
+        await storage.close()
+        self.assertEqual(self.found(), [])
+
     async def test_swept(self) -> None:
         """What a crash leaves is removed at start, and accounts are made right again."""
         storage = await self.opened()

@@ -96,10 +96,15 @@ class Server:
         lines = self.log.read_text("utf-8", "replace").splitlines()
         return [line for line in lines if " WARN" in line or " ERROR" in line]
 
-    def rss(self) -> int:
-        """Resident memory, bytes."""
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
+    def rss(self, field: str = "VmRSS") -> int:
+        """Resident memory, bytes; with ``VmHWM`` the most that it ever was."""
         for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024
         raise Unreachable(f"{self.name} ended: {self._last()}")
 
@@ -107,7 +112,9 @@ class Server:
         """CPU seconds so far: of its reactor's thread, and of all its threads."""
         pid = self._process.pid
         try:
-            return _cpu(f"/proc/{pid}/task/{pid}/stat"), _cpu(f"/proc/{pid}/stat")
+            return processor_seconds(f"/proc/{pid}/task/{pid}/stat"), processor_seconds(
+                f"/proc/{pid}/stat"
+            )
         except OSError:
             raise Unreachable(f"{self.name} ended: {self._last()}") from None
 
@@ -129,7 +136,8 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 
-def _cpu(file: str) -> float:
+def processor_seconds(file: str) -> float:
+    """Seconds of the processor that a process or thread has had, by its ``stat`` file."""
     values = Path(file).read_text().rpartition(")")[2].split()
     return (int(values[11]) + int(values[12])) / _TICKS
 

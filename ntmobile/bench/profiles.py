@@ -66,18 +66,23 @@ def parse(text: str) -> Counter[str]:
 
 def lines(counts: Counter[str], datagrams: float) -> list[Line]:
     """The functions by their time; ``datagrams``: handled in :data:`SECONDS`."""
+    return shares(counts, counts.total() / RATE * 1e6 / datagrams)
+
+
+def shares(counts: Counter[str], micros: float) -> list[Line]:
+    """The functions by their time; ``micros``: of all of them together."""
     total = counts.total()
     return [
-        Line(function, count / total, count / RATE * 1e6 / datagrams)
+        Line(function, count / total, count / total * micros)
         for function, count in counts.most_common()
     ]
 
 
-def markdown(title: str, found: list[Line], rate: float) -> str:
-    """A table, the rest in one line."""
+def markdown(title: str, found: list[Line], rate: float, unit: str = "datagram") -> str:
+    """A table, the rest in one line; ``rate``: of what is counted, a second."""
     whole = sum(line.micros for line in found)
-    head = f"### {title}\n\n{rate:,.0f} datagrams/s, {whole:.2f} µs of work each.\n\n"
-    rows = ["| function | µs a datagram | share |", "|---|---|---|"]
+    head = f"### {title}\n\n{rate:,.0f} {unit}s/s, {whole:.2f} µs of work each.\n\n"
+    rows = [f"| function | µs a {unit} | share |", "|---|---|---|"]
     rows += [
         f"| `{line.function}` | {line.micros:.2f} | {line.share:.1%} |" for line in found[:_SHOWN]
     ]

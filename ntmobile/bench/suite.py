@@ -11,7 +11,7 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.base import ReactorBase
 
-from ntmobile.bench import answers, control, handover, machine, profiles, relay, tunnel
+from ntmobile.bench import answers, control, handover, machine, profiles, relay, stored, tunnel
 from ntmobile.bench.plot import svg
 from ntmobile.bench.report import markdown
 from ntmobile.bench.results import Row, Say, Section, Skipped, Table, load, one_line, save
@@ -25,6 +25,7 @@ PARTS: Mapping[str, Part] = {
     "setup": answers.measure,
     "handover": handover.measure,
     "control": control.measure,
+    "stored": stored.measure,
     "profile": profiles.measure,
 }
 

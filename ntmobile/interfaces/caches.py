@@ -142,6 +142,22 @@ class Exchange:
     document: bytes = field(repr=False)
 
 
+class IIncomingPart(Interface):
+    """A part that comes piece by piece; nobody sees anything of it before it is kept.
+
+    One call at a time. Each Deferred fails as those of :class:`ICacheStorage` do.
+    """
+
+    def write(*pieces: bytes) -> Deferred[None]:
+        """Add pieces."""
+
+    def keep(at: float) -> Deferred[bool]:
+        """Keep it, after all of it was written and verified; see :meth:`ICacheStorage.put_part`."""
+
+    def drop() -> Deferred[None]:
+        """Throw away what was written, unless it was kept."""
+
+
 class ICacheStorage(Interface):
     """Keys and objects of a cache server: durable when a Deferred fires, atomic, and bounded.
 
@@ -202,6 +218,11 @@ class ICacheStorage(Interface):
         :param limit: of :attr:`Standing.missing`. :raises NoSuchItem: there is none.
         """
 
+    def look_up(
+        identifier: bytes, at: float, limit: int = 1000
+    ) -> Deferred[tuple[StoredObject, Standing] | None]:
+        """Give an object and how it stands, both at one time; see :meth:`standing`."""
+
     def put_part(
         identifier: bytes, number: int, data: bytes, digest: bytes, at: float
     ) -> Deferred[bool]:
@@ -212,6 +233,14 @@ class ICacheStorage(Interface):
         :raises NoSuchItem: there is no such object, or its parts are gone already.
         :raises AlreadyExists: that part came with other data.
         :raises MalformedMessage: there is no such number, or its size is another.
+        """
+
+    def begin_part(
+        identifier: bytes, number: int, size: int, digest: bytes, at: float
+    ) -> Deferred[IIncomingPart]:
+        """Begin a part of so many bytes that comes piece by piece; raises as :meth:`put_part`.
+
+        :param digest: SHA-256 that it is to have; the caller verifies that before it is kept.
         """
 
     def part(identifier: bytes, number: int, at: float) -> Deferred[StoredPart | None]:

@@ -19,7 +19,8 @@ from ntmobile.errors import (
     StorageFailed,
 )
 from ntmobile.protocols.http_bodies import Body
-from ntmobile.protocols.http_routes import JSON_TYPE, Answer, Head
+from ntmobile.protocols.http_limits import SMALL
+from ntmobile.protocols.http_routes import JSON_TYPE, Answer, Head, Receiver
 from ntmobile.wire.documents import write_document
 from ntmobile.wire.http_signatures import Request as SignableRequest
 from ntmobile.wire.problems import PROBLEM_TYPE, Problem, problem_of
@@ -47,6 +48,7 @@ class HttpRequest(http.Request):
         self._head: Head | None = None
         self._caller: Any = None
         self._body: Body | None = None
+        self._receiver: Receiver | None = None
         self._serving = False
         self._refused: NTMobileError | None = None
         self._flowing: Deferred[None] | None = None
@@ -73,6 +75,8 @@ class HttpRequest(http.Request):
             # What is not too long is let pass, so that the client reads the answer.
             return length is not None and length <= DROPPED and not expects
         self._body = self._api.bodies.begin(length or 0)
+        if length and length > SMALL and not self._body.filed:  # else it comes at a snail's pace
+            self._receiver = self._api.receiver(self._head, self._caller)
         return True
 
     def refuse(self, command: bytes, uri: bytes, version: bytes) -> None:
@@ -99,7 +103,9 @@ class HttpRequest(http.Request):
 
     def handleContentChunk(self, data: bytes) -> None:
         """A piece of the body."""
-        if self._body is not None:
+        if self._receiver is not None:
+            self._receiver.write(data)
+        elif self._body is not None:
             self._body.add(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
@@ -116,7 +122,7 @@ class HttpRequest(http.Request):
             if self._refused is not None or self._head is None or self._body is None:
                 raise self._refused or AuthenticationError("not judged")
             body = await self._body.whole()
-            answer = await self._api.serve(self._head, self._caller, body)
+            answer = await self._api.serve(self._head, self._caller, body, self._receiver)
             del body
             await self._answer(answer)
         except NTMobileError as problem:
@@ -131,6 +137,8 @@ class HttpRequest(http.Request):
             self._leave()
 
     def _leave(self) -> None:
+        if self._receiver is not None:
+            self._receiver.close()
         if self._body is not None:
             self._body.close()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
 
 from attrs import Factory, define, field, frozen
@@ -89,18 +89,36 @@ class Head:
         return lines[0].strip() if lines else None
 
 
+class Receiver(Protocol):
+    """Takes a body as it comes."""
+
+    def write(self, data: bytes) -> None:
+        """A piece came."""
+
+    async def digest(self) -> bytes:
+        """All pieces came: the SHA-256 of the body.
+
+        :raises NTMobileError: it cannot be taken.
+        """
+
+    def close(self) -> None:
+        """The request is over, or its body will not come to its end; may be called again."""
+
+
 @frozen
 class Call:
     """A request that was let in, all of it.
 
     :ivar caller: whom the route's access found. :ivar message: the body, where it is a document.
     :ivar body: the body, where it is octets.
+    :ivar receiver: instead, who has taken it as it came.
     """
 
     head: Head
     caller: Any
     message: Any = None
     body: bytes = field(default=b"", repr=False)
+    receiver: Receiver | None = None
 
     def value(self, name: str) -> Any:
         """The value of a parameter of path or query; None where a query has it not."""
@@ -135,6 +153,7 @@ class Route:
     :ivar path: with parameters in braces. :ivar summary: a line. :ivar access: name of who may ask.
     :ivar body: the document in the request, None if there is none.
     :ivar octets: instead, octets of at most so many bytes.
+    :ivar receive: makes who takes long ones as they come, of head and caller.
     :ivar answer: the document in the answer. :ivar media: instead, of what type it is.
     :ivar status: of success. :ivar problems: kinds that are answered besides those of every route.
     """
@@ -149,6 +168,7 @@ class Route:
     body: type[Message] | None = None
     body_limit: int = DOCUMENT_LIMIT
     octets: int = 0
+    receive: Callable[[Head, Any], Receiver] | None = None
     answer: type[Message] | None = None
     media: str | None = None
     status: int = 200

@@ -30,6 +30,7 @@ from ntmobile.protocols.http_routes import (
     Answer,
     Call,
     Head,
+    Receiver,
     Table,
     read_query,
 )
@@ -156,16 +157,29 @@ class HttpApi(Factory["HttpConnection"]):
             _check_media(head)
         return head, caller
 
-    async def serve(self, head: Head, caller: Any, body: bytes) -> Answer:
-        """Serve a request that was let in."""
+    def receiver(self, head: Head | None, caller: Any) -> Receiver | None:
+        """Make who takes a long body as it comes, where its route has such."""
+        if head is None or head.route.receive is None:
+            return None
+        return head.route.receive(head, caller)
+
+    async def serve(
+        self, head: Head, caller: Any, body: bytes, receiver: Receiver | None = None
+    ) -> Answer:
+        """Serve a request that was let in.
+
+        :param receiver: who has taken its body as it came.
+        """
         route = head.route
         promised = head.header(CONTENT_DIGEST)
         if promised is not None:
             expected = parse_content_digest(promised)
-            if await self._digest(body) != expected:
+            found = await (self._digest(body) if receiver is None else receiver.digest())
+            if found != expected:
                 raise Problem(problems.CONTENT, "the body is not what Content-Digest says")
         message = None if route.body is None else read_document(route.body, body, route.limit)
-        return await route.serve(Call(head, caller, message, body if message is None else b""))
+        octets = body if message is None else b""
+        return await route.serve(Call(head, caller, message, octets, receiver))
 
     async def _digest(self, body: bytes) -> bytes:
         if len(body) <= SMALL:

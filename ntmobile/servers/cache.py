@@ -22,6 +22,7 @@ from ntmobile.interfaces import (
 )
 from ntmobile.plugins import find
 from ntmobile.plugins.files import make_directory
+from ntmobile.protocols.bulk_tls import BulkTLSFactory
 from ntmobile.protocols.by_protocol import HTTP_PROTOCOL
 from ntmobile.protocols.caching.api import Cache
 from ntmobile.protocols.coordination import CoordinatorLinks
@@ -31,7 +32,6 @@ from ntmobile.protocols.tls import client_context_factory, server_context_factor
 from ntmobile.servers.cache_configuration import CacheConfiguration
 from ntmobile.servers.cache_registration import OwnFirst, Registration
 from ntmobile.servers.descriptors import connections
-from ntmobile.servers.incoming import TLSFactory
 from ntmobile.servers.listening import listen_tcp
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.exchange import CacheServer
@@ -159,7 +159,7 @@ class CacheService(Service):
         )
         self.api.serving = False
         for host in listening.listen:
-            factory = TLSFactory(tls, False, self.api)
+            factory = BulkTLSFactory(tls, False, self.api)
             self._ports.append(listen_tcp(self._reactor, listening.port, factory, host))
         self._opening = Deferred.fromCoroutine(self._open())
         log.info(

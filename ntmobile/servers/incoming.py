@@ -15,9 +15,9 @@ from attrs import define, field
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ntmobile.machines.networks import source_network
+from ntmobile.protocols.bulk_tls import TLSFactory
 from ntmobile.protocols.by_protocol import ByProtocol
 from ntmobile.protocols.http_server import HttpApi
 from ntmobile.protocols.link import Link
@@ -49,17 +49,6 @@ class _Accepting(Factory[Any]):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """A protocol, or None."""
         return self._accept(addr)
-
-
-class TLSFactory(TLSMemoryBIOFactory):
-    """Twisted's makes a TLS connection around nothing where the inner factory refuses one."""
-
-    noisy = False
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        """A TLS connection, or None."""
-        inner = self.wrappedFactory.buildProtocol(addr)
-        return None if inner is None else self.protocol(self, inner)
 
 
 @define(eq=False)

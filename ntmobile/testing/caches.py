@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from ntmobile.errors import StorageFailed
 from ntmobile.interfaces import Quotas
-from ntmobile.plugins.caches.blobs import BlobName, Kept
+from ntmobile.plugins.caches.blobs import BlobName, Gathered, Kept
 from ntmobile.plugins.caches.sqlite import SQLiteDatabase
 from ntmobile.plugins.caches.storage import RecordStorage
 
@@ -36,6 +36,10 @@ class MemoryBlobs:
     def put(self, name: BlobName, data: bytes) -> None:
         """See the protocol."""
         self.blobs[name] = bytes(data)
+
+    def begin(self, name: BlobName) -> Gathered:
+        """See the protocol."""
+        return Gathered(self, name)
 
     def get(self, name: BlobName, start: int, length: int) -> bytes:
         """See the protocol."""

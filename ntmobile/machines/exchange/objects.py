@@ -131,6 +131,32 @@ class ObjectHeader:
         )
 
 
+class ChunkHasher:
+    """The hashes of the sealed chunks of a part, made as it comes."""
+
+    def __init__(self) -> None:
+        self._chunk = sha256()
+        self._room = SEALED_CHUNK
+        self._done: list[bytes] = []
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Take the next bytes, of any cut."""
+        view = memoryview(data)
+        while len(view):
+            piece = view[: self._room]
+            self._chunk.update(piece)
+            self._room -= len(piece)
+            view = view[len(piece) :]
+            if not self._room:
+                self._done.append(self._chunk.digest())
+                self._chunk, self._room = sha256(), SEALED_CHUNK
+
+    def hashes(self) -> bytes:
+        """As :meth:`ObjectHeader.chunk_hashes`, when the whole part has come."""
+        rest = [self._chunk.digest()] if self._room < SEALED_CHUNK else []
+        return b"".join([*self._done, *rest])
+
+
 class ObjectRoot:
     """The hash over a whole object, made as its parts come: "ntm1 root", header, chunk hashes."""
 

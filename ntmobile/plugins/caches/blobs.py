@@ -25,6 +25,44 @@ class BlobName:
     digest: bytes
 
 
+class BlobWriter(Protocol):
+    """A blob that comes piece by piece; it blocks, and is used by one thread at a time."""
+
+    def write(self, data: bytes) -> None:
+        """Add a piece."""
+
+    def keep(self) -> None:
+        """Keep what was written under its name, durable when this returns.
+
+        :raises NoSuchItem: its place was cleared meanwhile.
+        """
+
+    def drop(self) -> None:
+        """Throw away what was not kept; may be called again, and at any time."""
+
+
+class Gathered:
+    """A :class:`BlobWriter` that has it all in memory until it is kept."""
+
+    def __init__(self, blobs: Blobs, name: BlobName) -> None:
+        self._blobs = blobs
+        self._name = name
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """See the protocol."""
+        self._pieces.append(data)
+
+    def keep(self) -> None:
+        """See the protocol."""
+        self._blobs.put(self._name, b"".join(self._pieces))
+        self.drop()
+
+    def drop(self) -> None:
+        """See the protocol."""
+        self._pieces.clear()
+
+
 class Blobs(Protocol):
     """A place for blobs. Its methods block, and may be called in several threads at once."""
 
@@ -39,6 +77,9 @@ class Blobs(Protocol):
 
     def put(self, name: BlobName, data: bytes) -> None:
         """Keep a blob, durable when this returns. One of that name has the same data."""
+
+    def begin(self, name: BlobName) -> BlobWriter:
+        """Begin a blob that comes piece by piece; nobody sees it before it is kept."""
 
     def get(self, name: BlobName, start: int, length: int) -> bytes:
         """Read of a blob that was put, or as much of it as there is.

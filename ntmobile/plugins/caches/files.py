@@ -13,12 +13,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from twisted.logger import Logger
 
-from ntmobile.errors import StorageFailed, StorageFull
+from ntmobile.errors import NoSuchItem, StorageFailed, StorageFull
 from ntmobile.plugins.caches.blobs import BlobName, Kept
 from ntmobile.plugins.files import make_directory, sync_directory
 
@@ -27,6 +28,56 @@ log = Logger()
 #: How long to wait for a server that is about to end, in seconds.
 PATIENCE: Final = 5.0
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class FileWriter:
+    """See :class:`~ntmobile.plugins.caches.blobs.BlobWriter`: a file without its name yet.
+
+    What was written is sent to the disk at once, so that little is left to wait for in the end.
+    """
+
+    def __init__(self, directory: Path, name: BlobName) -> None:
+        self._directory = directory
+        self._target = directory / _file_name(name.part, name.digest)
+        self._descriptor, self._temporary = tempfile.mkstemp(prefix=".new-", dir=directory)  # 0600
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        """See the protocol."""
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(self._descriptor, memoryview(data)[written:])
+            # Begins to write it, and waits for nothing; pages that are not on the disk yet stay.
+            os.posix_fadvise(self._descriptor, self._size, written, os.POSIX_FADV_DONTNEED)
+            self._size += written
+        except OSError as problem:
+            raise _failure(problem, self._directory) from None
+
+    def keep(self) -> None:
+        """See the protocol."""
+        try:
+            os.fsync(self._descriptor)
+            os.rename(self._temporary, self._target)
+            self._close()
+            sync_directory(self._directory)
+        except FileNotFoundError:
+            raise NoSuchItem("the object was removed meanwhile; send its parts again") from None
+        except OSError as problem:
+            raise _failure(problem, self._directory) from None
+
+    def drop(self) -> None:
+        """See the protocol."""
+        if self._descriptor >= 0:
+            self._close()
+            with suppress(OSError):
+                os.unlink(self._temporary)
+            with suppress(OSError):
+                self._directory.rmdir()  # where nothing else came
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
 
 
 class FileBlobs:
@@ -41,6 +92,8 @@ class FileBlobs:
         self._parts = root / "parts"
         self._keep_free = keep_free
         self._lock = -1
+        #: Directories that are known to outlive a crash; none of them is ever removed.
+        self._groups: set[Path] = set()
 
     # -- Opening
 
@@ -98,36 +151,34 @@ class FileBlobs:
 
     def put(self, name: BlobName, data: bytes) -> None:
         """See the protocol."""
+        writer = self.begin(name)
+        try:
+            writer.write(data)
+            writer.keep()
+        finally:
+            writer.drop()
+
+    def begin(self, name: BlobName) -> FileWriter:
+        """See the protocol."""
         directory = self._directory(name.place)
         try:
             try:
-                self._write(directory, name, data)
+                return FileWriter(directory, name)
             except FileNotFoundError:
                 # Not made yet, or removed at this moment: then who records the part finds that.
                 self._make(directory)
-                self._write(directory, name, data)
+                return FileWriter(directory, name)
         except OSError as problem:
             raise _failure(problem, directory) from None
-
-    def _write(self, directory: Path, name: BlobName, data: bytes) -> None:
-        descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=directory)  # 0600
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.rename(temporary, directory / _file_name(name.part, name.digest))
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        sync_directory(directory)
 
     def _make(self, directory: Path) -> None:
         """Make a place's directory, durable with those above it."""
         make_directory(directory)
         directory.parent.chmod(0o700)  # mkdir gives the mode to the last one only
         sync_directory(directory.parent)
-        sync_directory(self._parts)
+        if directory.parent not in self._groups:
+            sync_directory(self._parts)
+            self._groups.add(directory.parent)
 
     def get(self, name: BlobName, start: int, length: int) -> bytes:
         """See the protocol."""

@@ -16,7 +16,7 @@ from pymysql.constants import CLIENT, CR, ER
 from twisted.logger import Logger
 
 from ntmobile.errors import ConfigurationError, StorageFailed, StorageFull
-from ntmobile.plugins.caches.blobs import BlobName, Kept
+from ntmobile.plugins.caches.blobs import BlobName, Gathered, Kept
 from ntmobile.plugins.caches.database import MIGRATIONS, Transaction, statements
 from ntmobile.plugins.files import read_secret
 
@@ -333,6 +333,10 @@ class RowBlobs:
                 t.change(statement, name.place, name.part, name.digest, piece)
 
         self._database.change(work)
+
+    def begin(self, name: BlobName) -> Gathered:
+        """See the protocol: it is written when it is whole."""
+        return Gathered(self, name)
 
     def get(self, name: BlobName, start: int, length: int) -> bytes:
         """See the protocol."""

@@ -18,6 +18,7 @@ from ntmobile.errors import NoSuchItem, NTMobileError, StorageFailed, Unreachabl
 from ntmobile.interfaces import (
     Exchange,
     ICacheStorage,
+    IIncomingPart,
     Quotas,
     Standing,
     StoredDelivery,
@@ -28,8 +29,9 @@ from ntmobile.interfaces import (
     WaitingKind,
 )
 from ntmobile.plugins.caches import accounts, deliveries, keys, objects
-from ntmobile.plugins.caches.blobs import BlobName, Blobs
-from ntmobile.plugins.caches.database import Database
+from ntmobile.plugins.caches.blobs import BlobName, Blobs, BlobWriter
+from ntmobile.plugins.caches.database import Database, Transaction
+from ntmobile.plugins.caches.incoming import IncomingPart
 
 _T = TypeVar("_T")
 
@@ -97,6 +99,7 @@ class RecordStorage:
         self._threads = threads
         self._capacity = capacity
         self._random = random
+        self._writers: set[BlobWriter] = set()
         self._closed = False
         self._busy = 0
         self._idle: Deferred[None] | None = None
@@ -148,6 +151,8 @@ class RecordStorage:
             self._threads.stop()
 
     def _let_go(self) -> None:
+        while self._writers:
+            self._writers.pop().drop()
         self._blobs.close()
         self._database.close()
 
@@ -223,6 +228,19 @@ class RecordStorage:
             )
         )
 
+    def look_up(
+        self, identifier: bytes, at: float, limit: int = 1000
+    ) -> Deferred[tuple[StoredObject, Standing] | None]:
+        """See the interface."""
+
+        def look(t: Transaction) -> tuple[StoredObject, Standing] | None:
+            record = objects.find(t, identifier, at)
+            if record is None:
+                return None
+            return record.announced, objects.standing(t, record, limit)
+
+        return self._run(lambda: self._database.read(look))
+
     def put_part(
         self, identifier: bytes, number: int, data: bytes, digest: bytes, at: float
     ) -> Deferred[bool]:
@@ -235,17 +253,53 @@ class RecordStorage:
             )
             if not there:
                 self._blobs.put(name, data)
-            try:
-                return self._database.write(
-                    lambda t: objects.record_part(t, identifier, name, size, at)
-                )
-            except StorageFailed:
-                raise  # whether it was recorded is not known: what was not is swept at start
-            except NTMobileError:
-                self._discard(name)
-                raise
+            return self._record(identifier, name, size, at)
 
         return self._run(work)
+
+    def begin_part(
+        self, identifier: bytes, number: int, size: int, digest: bytes, at: float
+    ) -> Deferred[IIncomingPart]:
+        """See the interface."""
+
+        def work() -> IIncomingPart:
+            name, there = self._database.read(
+                lambda t: objects.expect_part(t, identifier, number, size, digest, at)
+            )
+            writer = None if there else self._blobs.begin(name)
+            if writer is not None:
+                self._writers.add(writer)
+            return IncomingPart(self, identifier, name, size, writer)
+
+        return self._run(work)
+
+    def incoming(self, call: Callable[[], _T]) -> Deferred[_T]:
+        """Do something with a part that is coming."""
+        return self._run(call)
+
+    def record(
+        self, identifier: bytes, name: BlobName, size: int, writer: BlobWriter | None, at: float
+    ) -> bool:
+        """Keep a blob that has come, and record it; blocks."""
+        if writer is not None:
+            writer.keep()
+        return self._record(identifier, name, size, at)
+
+    def ended(self, writer: BlobWriter) -> None:
+        """A blob was kept, or will not be; blocks."""
+        self._writers.discard(writer)
+        writer.drop()
+
+    def _record(self, identifier: bytes, name: BlobName, size: int, at: float) -> bool:
+        try:
+            return self._database.write(
+                lambda t: objects.record_part(t, identifier, name, size, at)
+            )
+        except StorageFailed:
+            raise  # whether it was recorded is not known: what was not is swept at start
+        except NTMobileError:
+            self._discard(name)
+            raise
 
     def _discard(self, name: BlobName) -> None:
         """Remove a blob that was not recorded: unless it was, for somebody else."""

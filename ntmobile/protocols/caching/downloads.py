@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 from attrs import define, field
+from twisted.internet.defer import Deferred
 
 from ntmobile.errors import AccessDenied, MalformedMessage, NoSuchItem
 from ntmobile.interfaces import ICacheStorage
@@ -36,10 +37,10 @@ from ntmobile.wire.messages.exchange import (
 from ntmobile.wire.problems import Problem
 
 #: Bytes that are read of a part at once: at most, at least, and of all parts that are being read,
-#: so that many slow downloads need little memory.
-PIECE: Final = 1 << 18
+#: so that many slow downloads need little memory. The next piece is read while one goes out.
+PIECE: Final = 1 << 19
 SMALLEST: Final = 1 << 14
-PIECES: Final = 4 << 20
+PIECES: Final = 2 << 20
 
 _RANGE: Final = re.compile(r"bytes=(\d{0,10})-(\d{0,10})")
 
@@ -150,17 +151,26 @@ class Downloads:
     async def _pieces(
         self, identifier: bytes, number: int, start: int, length: int
     ) -> AsyncGenerator[bytes, None]:
+        """A piece is read while the one before goes out."""
+        at = self.objects.unix_time()
         end = start + length
+
+        def read() -> Deferred[bytes]:
+            size = max(SMALLEST, min(PIECE, PIECES // (2 * self._reading)))
+            return self.storage.read_part(identifier, number, start, min(size, end - start), at)
+
         self._reading += 1
+        coming = read()
         try:
             while start < end:
-                size = min(max(SMALLEST, min(PIECE, PIECES // self._reading)), end - start)
-                yield await self.storage.read_part(
-                    identifier, number, start, size, self.objects.unix_time()
-                )
-                start += size
+                piece = await coming
+                start += len(piece)
+                if start < end:
+                    coming = read()
+                yield piece
         finally:
             self._reading -= 1
+            coming.addErrback(lambda _: None)
 
     async def confirm(self, call: Call) -> Answer:
         """Keep a receiver's confirmation, which the sender will verify (R32)."""

@@ -197,13 +197,18 @@ class Exchanges:
         """
         item = (kind, identifier)
         found: dict[str, Delivery] = {} if results is None else results
+        again = False
         while item in self._telling:
             waiting: Deferred[None] = Deferred()
             self._telling[item].append(waiting)
             await waiting
+            again = True
         self._telling[item] = []
         try:
-            await self._tell(item, document, destinations, attempts, found)
+            if again:
+                destinations = await self._untold(item, destinations, found)
+            if destinations:
+                await self._tell(item, document, destinations, attempts, found)
         except NTMobileError as problem:
             log.warn("an exchange request waits: {problem}", problem=str(problem))
             await self._rest(item, destinations, attempts, found)
@@ -235,6 +240,21 @@ class Exchanges:
             deliveries = await each
             results.update({one.destination: one for one in deliveries})
             await self._note(item, deliveries, attempts)
+
+    async def _untold(
+        self, item: _Item, destinations: Sequence[str], results: dict[str, Delivery]
+    ) -> Sequence[str]:
+        """Those of the destinations whose coordinators were not told meanwhile, by somebody else.
+
+        :param results: gets the others.
+        """
+        kind, identifier = item
+        if kind == "key":
+            return destinations
+        found = await self.storage.deliveries(identifier, self.unix_time())
+        told = {each.destination for each in found if each.state != "not told"}
+        results.update({each: Delivery(each, Outcome.OK, "") for each in told})
+        return [each for each in destinations if each not in told]
 
     async def _is_right(self, document: bytes) -> bool:
         await self._gate.acquire()

@@ -64,9 +64,9 @@ class Objects:
 
     async def _find(self, identifier: bytes, missing: int) -> Found | None:
         at = self.unix_time()
-        stored = await self.storage.find(identifier, at)
-        if stored is None:
+        looked = await self.storage.look_up(identifier, at, missing)
+        if looked is None:
             return None
-        standing = await self.storage.standing(identifier, at, missing)
+        stored, standing = looked
         record = read_object(stored.document)
         return Found(stored, record, record.read(), standing)

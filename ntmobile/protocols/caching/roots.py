@@ -31,11 +31,14 @@ class Offload(Protocol):
 
 
 class Roots:
-    """Judges objects of one storage."""
+    """Judges objects of one storage.
+
+    :ivar offload: hashes in another thread.
+    """
 
     def __init__(self, storage: ICacheStorage, offload: Offload) -> None:
         self._storage = storage
-        self._offload = offload
+        self.offload = offload
         self._hashes: OrderedDict[tuple[bytes, int], bytes] = OrderedDict()
         self._right: OrderedDict[bytes, None] = OrderedDict()
         self._judging: dict[tuple[bytes, bytes], list[Deferred[bool]]] = {}
@@ -48,7 +51,11 @@ class Roots:
         return await self._hash(ObjectHeader.parse(manifest.header), number, data)
 
     def came(self, manifest: Manifest, number: int, hashes: bytes) -> None:
-        """A part is stored: note its chunk hashes."""
+        """A part is stored: note its chunk hashes.
+
+        An object that was right before may be another one since, removed and sent anew.
+        """
+        self._right.pop(manifest.object, None)
         self._hashes[manifest.object, number] = hashes
         while len(self._hashes) > PARTS:
             self._hashes.popitem(last=False)
@@ -110,4 +117,4 @@ class Roots:
     async def _hash(self, header: ObjectHeader, number: int, data: bytes) -> bytes:
         if len(data) <= SEALED_CHUNK:
             return header.chunk_hashes(number, data)
-        return await self._offload(lambda: header.chunk_hashes(number, data))
+        return await self.offload(lambda: header.chunk_hashes(number, data))

@@ -6,7 +6,6 @@ from hashlib import sha256
 from typing import Final
 
 from attrs import define
-from twisted.internet.defer import Deferred
 
 from ntmobile.errors import AccessDenied, MalformedMessage, NoSuchItem, StorageFailed
 from ntmobile.interfaces import ICacheStorage
@@ -14,10 +13,11 @@ from ntmobile.machines.exchange.manifests import verify_manifest
 from ntmobile.machines.exchange.objects import SEALED_PART
 from ntmobile.protocols.caching.access import DEVICE, Caller
 from ntmobile.protocols.caching.exchanging import Exchanges, check_destinations, check_sender
+from ntmobile.protocols.caching.incoming import PartReceiver, find_part
 from ntmobile.protocols.caching.objects import OBJECT, PART_NUMBER, Found, Objects
 from ntmobile.protocols.caching.records import ObjectRecord, check_info, stored_object
 from ntmobile.protocols.caching.roots import Roots
-from ntmobile.protocols.http_routes import Answer, Call, Route
+from ntmobile.protocols.http_routes import Answer, Call, Head, Route
 from ntmobile.wire import problems
 from ntmobile.wire.certificates import TrustStore
 from ntmobile.wire.http_digests import CONTENT_DIGEST, parse_content_digest
@@ -72,6 +72,7 @@ class Uploads:
                 self.part,
                 parameters=(OBJECT, PART_NUMBER),
                 octets=SEALED_PART,
+                receive=self._receive,
                 status=204,
                 problems=(problems.CONFLICT, problems.FULL),
             ),
@@ -137,27 +138,31 @@ class Uploads:
 
     async def part(self, call: Call) -> Answer:
         """Keep a part, if it is of the size that it must have."""
-        found = await self.objects.of_sender(call.caller, call.value("object"), 0)
         number: int = call.value("part")
-        size = found.stored.size_of(number)
-        if not size:
-            raise NoSuchItem(f"the object has {found.stored.parts} parts, numbered from 0")
-        if len(call.body) != size:
-            raise MalformedMessage(f"part {number} has {size} bytes, not {len(call.body)}")
-        promised = call.head.header(CONTENT_DIGEST)
-        digest = parse_content_digest(promised) if promised else sha256(call.body).digest()
-        # Its chunks are hashed while it is written.
-        hashing = Deferred.fromCoroutine(self.roots.hash_part(found.manifest, number, call.body))
-        try:
-            complete = await self.storage.put_part(
-                found.stored.identifier, number, call.body, digest, self.objects.unix_time()
-            )
-        finally:
-            hashes = await hashing
-        self.roots.came(found.manifest, number, hashes)
+        if isinstance(call.receiver, PartReceiver):
+            manifest, hashes, complete = await call.receiver.keep()
+        else:
+            manifest, hashes, complete = await self._short(call, number)
+        self.roots.came(manifest, number, hashes)
         if complete:
             self.exchanges.wake()
         return Answer(204)
+
+    def _receive(self, head: Head, caller: Caller) -> PartReceiver:
+        """Take a long part as it comes."""
+        return PartReceiver(self.storage, self.objects, self.roots.offload, head, caller)
+
+    async def _short(self, call: Call, number: int) -> tuple[Manifest, bytes, bool]:
+        """Keep a part that came at once."""
+        identifier, size = call.value("object"), len(call.body)
+        found = await find_part(self.objects, call.caller, identifier, number, size)
+        promised = call.head.header(CONTENT_DIGEST)
+        digest = parse_content_digest(promised) if promised else sha256(call.body).digest()
+        hashes = await self.roots.hash_part(found.manifest, number, call.body)
+        complete = await self.storage.put_part(
+            identifier, number, call.body, digest, self.objects.unix_time()
+        )
+        return found.manifest, hashes, complete
 
     async def complete(self, call: Call) -> Answer:
         """Tell the coordinators of the destinations, and the sender what they say."""
