@@ -16,7 +16,7 @@ from ntmobile.client.state import SETTINGS
 from ntmobile.client.tap import make_agent
 from ntmobile.errors import ConfigurationError
 from ntmobile.interfaces import Announcement, INotificationPresenter
-from ntmobile.machines.directing import Notify
+from ntmobile.machines.direction.records import Notify
 from ntmobile.wire.messages.exchange import Manifest
 from ntmobile.wire.messages.realtime import Deregistration, NotificationRequest, Reason
 from tests.buses import BusTestCase

@@ -35,7 +35,7 @@ from ntmobile.interfaces import (
     Quotas,
 )
 from ntmobile.lab.supervision import ROOT
-from ntmobile.machines.signalling import Keys, hello, welcome
+from ntmobile.machines.signalling.session import Keys, hello, welcome
 from ntmobile.plugins.section import Section
 from ntmobile.servers.cache_configuration import load_cache
 from ntmobile.servers.configuration import load_account_server, load_coordinator, load_relay

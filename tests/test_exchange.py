@@ -19,8 +19,8 @@ from ntmobile.errors import (
     Unreachable,
 )
 from ntmobile.interfaces import KnownDevice
-from ntmobile.machines.clients import Client, ClientTable, Policy
-from ntmobile.machines.exchange_desk import KEYS_EACH, LIFETIME, ExchangeDesk
+from ntmobile.machines.exchange.desk import KEYS_EACH, LIFETIME, ExchangeDesk
+from ntmobile.machines.signalling.clients import Client, ClientTable, Policy
 from ntmobile.plugins.store_waiting_sqlite import SQLiteWaitingStore
 from ntmobile.servers.exchange import Exchange
 from ntmobile.wire.certificates import DeviceCertificate

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import AccessDenied, ConfigurationError, Unreachable
 from ntmobile.interfaces import TokenChanges
-from ntmobile.machines.tokens import TokenTable
+from ntmobile.machines.exchange.tokens import TokenTable
 from ntmobile.protocols.by_protocol import HTTP_PROTOCOL
 from ntmobile.protocols.http_routes import Answer, Call, Head, Route, Table
 from ntmobile.protocols.http_server import HttpApi

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines.tokens import TokenTable
+from ntmobile.machines.exchange.tokens import TokenTable
 from ntmobile.wire.messages.exchange import Token, TokenUpdate
 
 PHONE, LAPTOP = "phone.alice.dc1.ntm.example", "laptop.bob.dc1.ntm.example"

@@ -32,9 +32,9 @@ from ntmobile.interfaces import (
     INotificationPresenter,
     VirtualAddresses,
 )
-from ntmobile.machines.correspondence import Of
-from ntmobile.machines.shown import Shown
-from ntmobile.machines.tunnel_effects import Established
+from ntmobile.machines.device.shown import Shown
+from ntmobile.machines.tunnel.correspondence import Of
+from ntmobile.machines.tunnel.events import Established
 from ntmobile.plugins.notify_none import NoPresenter
 from ntmobile.protocols.resolving import NameResolver, adopt
 from ntmobile.wire.icmp import Reason, unreachable

@@ -19,7 +19,7 @@ from ntmobile.errors import (
     NotRegistered,
     StorageFailed,
 )
-from ntmobile.machines.login import DeviceKeys
+from ntmobile.machines.login.proofs import DeviceKeys
 from ntmobile.plugins.files import make_directory, read_file, read_secret, write_file
 from ntmobile.wire import names
 from ntmobile.wire.certificates import Authority, DeviceCertificate, TrustStore

@@ -30,16 +30,16 @@ from ntmobile.errors import (
     Unreachable,
 )
 from ntmobile.interfaces import IAttachment, INetworkWatcher, LocalNetworks
-from ntmobile.machines.clients import Policy
-from ntmobile.machines.correspondence import Correspondence, Of
+from ntmobile.machines.device.shown import Shown, ShownAddresses
 from ntmobile.machines.effects import Address
-from ntmobile.machines.identities import Devices
-from ntmobile.machines.paths import Path
-from ntmobile.machines.registration import Rebound, Registered
-from ntmobile.machines.requests import Asked
-from ntmobile.machines.shown import Shown, ShownAddresses
-from ntmobile.machines.tunnel import LocalIdentity, Tunnel
-from ntmobile.machines.tunnel_effects import Doubted, Ended, Established, PathChanged, RoundTrip
+from ntmobile.machines.login.identities import Devices
+from ntmobile.machines.signalling.clients import Policy
+from ntmobile.machines.signalling.registration import Rebound, Registered
+from ntmobile.machines.signalling.requests import Asked
+from ntmobile.machines.tunnel.correspondence import Correspondence, Of
+from ntmobile.machines.tunnel.events import Doubted, Ended, Established, PathChanged, RoundTrip
+from ntmobile.machines.tunnel.paths import Path
+from ntmobile.machines.tunnel.tunnel import LocalIdentity, Tunnel
 from ntmobile.protocols import trace
 from ntmobile.protocols.virtual_udp import VirtualSocket
 from ntmobile.wire import names

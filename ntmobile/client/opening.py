@@ -28,7 +28,7 @@ from ntmobile.client.settings import DeviceSettings, load_settings
 from ntmobile.client.state import PINS
 from ntmobile.errors import NotRegistered
 from ntmobile.interfaces import INetworkWatcher, INetworkWatcherProvider
-from ntmobile.machines.identities import Devices
+from ntmobile.machines.login.identities import Devices
 from ntmobile.plugins import find
 
 #: Seconds that :func:`open_node` waits for the coordinator.

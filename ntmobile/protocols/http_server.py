@@ -18,7 +18,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from ntmobile.machines.networks import source_network
+from ntmobile.machines.login.sources import source_network
 from ntmobile.protocols.http_bodies import Bodies
 from ntmobile.protocols.http_connection import HttpConnection
 from ntmobile.protocols.http_limits import SMALL, Limits

@@ -13,7 +13,7 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
 from ntmobile.errors import AuthenticationError
-from ntmobile.machines.nonces import NonceMemory
+from ntmobile.machines.exchange.nonces import NonceMemory
 from ntmobile.machines.rate import RateLimiter
 from ntmobile.protocols.http_routes import Answer, Call, Head, Route, Table, octets, text
 from ntmobile.servers.caches import Caches

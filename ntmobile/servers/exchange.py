@@ -1,7 +1,7 @@
 """A DC's part of stored data: temporal keys, cache entries and pre-keys (figures 3 and 4).
 
 What clients ask over HTTPS, and other DCs and CSs over their links, is judged by the
-:class:`~ntmobile.machines.exchange_desk.ExchangeDesk` and kept in the waiting store, whose calls
+:class:`~ntmobile.machines.exchange.desk.ExchangeDesk` and kept in the waiting store, whose calls
 run in a thread of their own.
 """
 
@@ -26,9 +26,7 @@ from ntmobile.errors import (
     Unreachable,
 )
 from ntmobile.interfaces import IWaitingStore, Kept, KnownDevice, WaitingKey
-from ntmobile.machines.cache_entries import check_cache, data_entry, key_entry
-from ntmobile.machines.exchange.shared_keys import temporal_identifier
-from ntmobile.machines.exchange_desk import (
+from ntmobile.machines.exchange.desk import (
     BUSY,
     ENTRIES_ALL,
     ENTRIES_EACH,
@@ -40,6 +38,8 @@ from ntmobile.machines.exchange_desk import (
     deliver,
     refuse,
 )
+from ntmobile.machines.exchange.entries import check_cache, data_entry, key_entry
+from ntmobile.machines.exchange.shared_keys import temporal_identifier
 from ntmobile.machines.rate import RateLimiter
 from ntmobile.servers.lasting import LastingProblem
 from ntmobile.servers.workers import Workers

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 
-from ntmobile.machines.networks import source_network
+from ntmobile.machines.login.sources import source_network
 from ntmobile.protocols.bulk_tls import TLSFactory
 from ntmobile.protocols.by_protocol import ByProtocol
 from ntmobile.protocols.http_server import HttpApi

@@ -12,8 +12,8 @@ from twisted.logger import Logger
 
 from ntmobile.errors import AuthenticationError, NotRegistered, NTMobileError
 from ntmobile.interfaces import IWaitingStore, IWaitingStoreProvider
-from ntmobile.machines.directing import Notify
-from ntmobile.machines.exchange_desk import ExchangeDesk
+from ntmobile.machines.direction.records import Notify
+from ntmobile.machines.exchange.desk import ExchangeDesk
 from ntmobile.plugins import find
 from ntmobile.protocols.http_limits import Limits
 from ntmobile.protocols.http_openapi import with_document

@@ -16,7 +16,7 @@ from ntmobile.client.exchange.store import ExchangeStore
 from ntmobile.client.pins import PinStore
 from ntmobile.errors import UntrustedIdentity
 from ntmobile.machines.exchange.signing import Signer
-from ntmobile.machines.identities import Devices
+from ntmobile.machines.login.identities import Devices
 from ntmobile.wire import names
 from ntmobile.wire.messages.exchange import CacheServer
 from ntmobile.wire.messages.fields import Address

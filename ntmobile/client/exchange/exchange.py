@@ -34,7 +34,7 @@ from ntmobile.client.exchange.spool import Spool
 from ntmobile.client.exchange.store import ExchangeStore
 from ntmobile.client.pins import PinStore
 from ntmobile.machines.exchange.signing import SKEW
-from ntmobile.machines.identities import Devices
+from ntmobile.machines.login.identities import Devices
 
 log = Logger()
 _T = TypeVar("_T")

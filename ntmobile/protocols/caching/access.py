@@ -11,9 +11,9 @@ from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ntmobile.errors import AccessDenied, AuthenticationError, MalformedMessage
-from ntmobile.machines.nonces import NonceMemory
+from ntmobile.machines.exchange.nonces import NonceMemory
+from ntmobile.machines.exchange.tokens import TokenTable
 from ntmobile.machines.rate import RateLimiter
-from ntmobile.machines.tokens import TokenTable
 from ntmobile.protocols.http_routes import Access, Head
 from ntmobile.wire import http_signatures, problems
 from ntmobile.wire.certificates import DEVICE_LIMIT, DeviceCertificate, TrustStore

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ntmobile.interfaces import ICacheStorage
-from ntmobile.machines.tokens import TokenTable
+from ntmobile.machines.exchange.tokens import TokenTable
 from ntmobile.protocols.caching.access import ACCOUNT_SERVER, LINES, CacheAccess
 from ntmobile.protocols.caching.downloads import Downloads
 from ntmobile.protocols.caching.exchanging import Exchanges
