@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ from attrs import define, evolve, field
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
+from ntmobile.client.devices import ask_devices
 from ntmobile.client.exchange import Exchange, ExchangeStore, Session
 from ntmobile.client.identity import DeviceIdentity
 from ntmobile.client.login import log_in
 from ntmobile.client.pins import PinStore
 from ntmobile.client.state import PINS
+from ntmobile.machines.login.identities import Devices
 from ntmobile.servers.cache import CacheService
 from ntmobile.servers.cache_configuration import load_cache
 from tests.platforms import (
@@ -135,11 +138,15 @@ class DevicesTestCase(StoresTestCase):
         self.served = stores = await self.stores(other)
         phone = await self.client(stores.first, f"alice@{DC1}", "phone")
         laptop = await self.client(stores.second, f"bob@dc2.{other}", "laptop")
-        found = stores.second.services["dc2"].domain.clients.find(laptop.fqdn)
-        found.policy = evolve(found.policy, allow=("*.alice.dc1.ntm.example",))
-        await self.tokens_known(stores)
-        await laptop.exchange.publish()
+        await self.be_written_to(laptop)
         return phone, laptop
+
+    async def be_written_to(self, client: Client) -> None:
+        """Let a device of dc2 admit Alice's devices, and publish its pre-key."""
+        found = self.served.second.services["dc2"].domain.clients.find(client.fqdn)
+        found.policy = evolve(found.policy, allow=("*.alice.dc1.ntm.example",))
+        await self.tokens_known(self.served)
+        await client.exchange.publish()
 
     async def client(self, platform: Platform, account: str, device: str) -> Client:
         """Enrol a device and log in."""
@@ -148,7 +155,14 @@ class DevicesTestCase(StoresTestCase):
         places = [(HOST, platform.ports[account.partition("@")[2].partition(".")[0]])]
         session = Session.of(await log_in(reactor, identity, places), places)
         pins, store = PinStore(state / PINS), ExchangeStore(state)
-        exchange = Exchange(reactor, lambda: session, store, pins)
+
+        async def devices(user: str) -> Devices:
+            known = session.index, session.key
+            at = time.time()
+            domain, trust = identity.domain, identity.trust
+            return await ask_devices(reactor, places, domain, trust, known, user, at)
+
+        exchange = Exchange(reactor, lambda: session, store, pins, devices)
         client = Client(identity.fqdn, state, session, pins, store, exchange)
         self.addCleanup(lambda: client.store.close())
         self.addCleanup(pins.close)

@@ -17,10 +17,12 @@ from ntmobile.errors import (
     AlreadyExists,
     ContentChanged,
     NoSuchItem,
+    UnknownName,
     Unreachable,
     UntrustedIdentity,
 )
 from tests.exchange_platforms import TEXT, DevicesTestCase
+from tests.platforms import DC2
 
 
 class ClientExchangeTests(DevicesTestCase):
@@ -84,6 +86,47 @@ class ClientExchangeTests(DevicesTestCase):
         await laptop.exchange.confirm(item)
         (status,) = await phone.exchange.status(sent)
         self.assertEqual(status.state, "confirmed")
+
+    async def test_several_devices(self) -> None:
+        """What goes to all devices of a user is uploaded once; the sender sees who has it.
+
+        A new device gets keys of its own; one that is removed gets nothing new (R31, R34).
+        """
+        phone, laptop = await self.start()
+        bob = "bob.dc2.ntm.example"
+        first = await phone.exchange.send([bob], self.letter(b"one"), application="mail")
+        tablet = await self.client(self.served.second, f"bob@{DC2}", "tablet")
+        await self.be_written_to(tablet)
+        put = self.cut("PUT", 1000)
+        second = await phone.exchange.send([bob], self.letter(), application="mail")
+        self.assertEqual(put, ["0", "1"])
+        self.assertEqual(len(phone.store.keys().own), 2)
+        (item,) = await tablet.exchange.inbox("mail")
+        self.assertEqual(item.object, second)
+        self.assertEqual(
+            [each.object for each in await laptop.exchange.inbox("mail")], [first, second]
+        )
+        await tablet.exchange.fetch(item)
+        await tablet.exchange.confirm(item)
+        states = {each.destination: each.state for each in await phone.exchange.status(second)}
+        self.assertEqual(states, {laptop.fqdn: "waiting", tablet.fqdn: "confirmed"})
+        (_, item) = await laptop.exchange.inbox("mail")
+        await laptop.exchange.fetch(item)
+        await laptop.exchange.confirm(item)
+        await phone.exchange.status(second)
+        (outgoing,) = phone.exchange.outgoing(second)
+        self.assertEqual(outgoing.state, "confirmed")
+
+        accounts = self.served.second.realm.accounts()
+        accounts.remove(tablet.fqdn, reactor.seconds())
+        accounts.close()
+        domain = self.served.second.services["dc2"].domain
+        await self.eventually(lambda: domain.clients.find(tablet.fqdn) is None, "it is gone")
+        third = await phone.exchange.send([bob], self.letter(b"three"), application="mail")
+        (outgoing,) = phone.exchange.outgoing(third)
+        self.assertEqual([each.destination for each in outgoing.statuses], [laptop.fqdn])
+        sending = phone.exchange.send([tablet.fqdn], self.letter(b"no"), application="mail")
+        await self.assertRaises_(UnknownName, sending)
 
     async def test_second_item_shares_the_key(self) -> None:
         """R31: a second item goes under the same shared key, also after a restart."""
