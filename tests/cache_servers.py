@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from hashlib import sha256
 from pathlib import Path
+from time import time as wall
 from typing import Any
 
 from attrs import define, field
@@ -106,10 +107,10 @@ class CacheWorld:
             key, chain, self.realm.trust(), "cs", NAME, alpn=(HTTP_PROTOCOL,)
         )
 
-    async def tell(self, *tokens: Token, revoked: tuple[str, ...] = ()) -> Answered:
+    async def tell(self, *tokens: Token, revoked: tuple[str, ...] = (), time: int = 0) -> Answered:
         """Tell it of tokens, as its AS."""
-        update = TokenUpdate(self._sequence + 1, self._sequence, tokens, revoked)
-        client = WebClient("", self.port, self.tls("as"), None, "", time.time)
+        update = TokenUpdate(self._sequence + 1, self._sequence, tokens, revoked, time=time)
+        client = WebClient("", self.port, self.tls("as"), None, "", wall)
         answer = await client.ask("POST", "/v1/tokens", update)
         self._sequence = answer.document(TokenAcknowledgement).sequence
         return answer

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 import msgspec
 from attrs import define, evolve, field
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
 
-from ntmobile.errors import NTMobileError
+from ntmobile.errors import NTMobileError, Unreachable
 from ntmobile.interfaces import Quotas
 from ntmobile.machines.exchange.manifests import verify_manifest
 from ntmobile.machines.exchange.signing import Signer
@@ -93,6 +94,21 @@ def run_at_once(call: Callable[[], bytes]) -> Awaitable[bytes]:
     return succeed(call())
 
 
+def _shared(said: Deferred[Message]) -> Deferred[Message]:
+    """The same for one of several who wait for it."""
+    own: Deferred[Message] = Deferred()
+
+    def tell(result: Any) -> Any:
+        if isinstance(result, Failure):
+            own.errback(result)
+        else:
+            own.callback(result)
+        return result
+
+    said.addBoth(tell)
+    return own
+
+
 @define(eq=False)
 class World:
     """A cache server, its account server's word, and the coordinators that it asks.
@@ -107,7 +123,8 @@ class World:
     foreign: MemoryRealm = field(factory=lambda: MemoryRealm("else.example", NOW))
     clock: NoThreads = field(factory=NoThreads)
     asked: list[tuple[str, Any]] = field(factory=list)
-    says: dict[str, Outcome | NTMobileError | Awaitable[Message]] = field(factory=dict)
+    says: dict[str, Outcome | NTMobileError | Deferred[Message]] = field(factory=dict)
+    _waited_for: list[Deferred[Message]] = field(factory=list, init=False)
     storage: MemoryStorage = field(init=False)
     cache: Cache = field(init=False)
     api: Any = field(init=False)
@@ -141,13 +158,22 @@ class World:
         said = self.says.get(domain, Outcome.OK)
         if isinstance(said, NTMobileError):
             raise said
-        if not isinstance(said, Outcome):
-            return await said
+        if isinstance(said, Deferred):
+            self._waited_for.append(said)
+            return await _shared(said)
         assert isinstance(message, EncryptionKeyExchangeRequest | EncryptedDataExchangeRequest)
         results = tuple(Delivery(each, said, "") for each in message.info.destinations)
         if isinstance(message, EncryptionKeyExchangeRequest):
             return EncryptionKeyExchangeResponse(results)
         return EncryptedDataExchangeResponse(results)
+
+    def end(self) -> None:
+        """Stop telling; what coordinators were asked and have not said, they never will."""
+        self.cache.exchanges.stop()
+        for said in self._waited_for:
+            if not said.called:
+                said.errback(Unreachable("the test is over"))
+            said.addErrback(lambda _: None)
 
     def client(self, fqdn: str) -> Client:
         """A device with a token that the AS has told."""

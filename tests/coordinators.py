@@ -9,8 +9,9 @@ from typing import Any
 from attrs import define, field
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ntmobile.machines.clients import Client, ClientTable, Policy
-from ntmobile.machines.directing import (
+from ntmobile.machines.direction.deciding import Direction
+from ntmobile.machines.direction.disclosure import Disclosure
+from ntmobile.machines.direction.records import (
     AskCoordinator,
     DirectRelay,
     Effect,
@@ -19,10 +20,9 @@ from ntmobile.machines.directing import (
     TellClient,
     TellCoordinator,
 )
-from ntmobile.machines.direction import Direction
-from ntmobile.machines.disclosure import Disclosure
+from ntmobile.machines.direction.waiting import WaitingDirections
 from ntmobile.machines.effects import Address
-from ntmobile.machines.waiting import WaitingDirections
+from ntmobile.machines.signalling.clients import Client, ClientTable, Policy
 from ntmobile.wire import names
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.codec import Message, decode, encode

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from attrs import define
+from twisted.trial.unittest import SynchronousTestCase
 
 import ntmobile
 
@@ -100,6 +101,45 @@ class Demo:
         """Programs that have this demo's directory on their command line."""
         mark = str(self.directory).encode()
         return find_processes(lambda line: mark in line)
+
+
+def assert_stored(test: SynchronousTestCase, off: str, on: str) -> None:
+    """See that both acts of stored data show the paper's figures 3 and 4, in order."""
+    figures = (
+        (
+            off,
+            "Pre-key Request",
+            "Temporal Key Upload Request",
+            "Temporal Key Transfer Request",
+            "Encryption Key Upload Request",
+            "Encryption Key Exchange Request",
+            "Encrypted Data Upload Request",
+            "Encrypted Data Exchange Request",
+            "$ ntm send laptop.bob.dc2.ntm.example holiday.jpg",
+            "$ echo 'Dinner at eight?' | ntm send",
+        ),
+        (
+            on,
+            "Registration Request",
+            "Cache List Download Request",
+            "Encryption Key Download Request",
+            "Temporal Key Download Request",
+            "Encrypted Data List Request",
+            "verified: it is from MN",
+            "$ ntm inbox",
+            "Encrypted Data Confirmation Request",
+            "$ ntm get",
+            "   Dinner at eight?\n",
+            "$ ntm sent",
+            "has it since",
+        ),
+    )
+    for act, *words in figures:
+        places = [act.find(word) for word in words]
+        test.assertNotIn(-1, places, f"{words}\n{act}")
+        test.assertEqual(sorted(places), places, act)
+    for message in ("Notification Request: data waits", "verified: it came to CN"):
+        test.assertIn(message, on)
 
 
 def find_processes(wanted: Callable[[bytes], bool]) -> list[int]:

@@ -15,9 +15,9 @@ from zope.interface import implementer
 from ntmobile.errors import NTMobileError, UnknownName, Unreachable
 from ntmobile.interfaces import INotifier, Notification, NotificationResult, StoredClient
 from ntmobile.machines.effects import Address
-from ntmobile.machines.requests import Answered, Asked
-from ntmobile.machines.session_table import SessionTable
-from ntmobile.machines.signalling import ClientSession
+from ntmobile.machines.signalling.requests import Answered, Asked
+from ntmobile.machines.signalling.session import ClientSession
+from ntmobile.machines.signalling.table import SessionTable
 from ntmobile.protocols.signalling import Signalling, SignallingPort
 from ntmobile.servers.domain import Domain
 from ntmobile.wire import names

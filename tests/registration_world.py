@@ -8,15 +8,20 @@ from random import Random
 from attrs import define, field
 
 from ntmobile.errors import NTMobileError
-from ntmobile.machines.candidates import is_private
-from ntmobile.machines.clients import Client, ClientTable, Policy
 from ntmobile.machines.effects import Address, Transmit
-from ntmobile.machines.registration import (
+from ntmobile.machines.signalling.clients import Client, ClientTable, Policy
+from ntmobile.machines.signalling.registration import (
     Registration,
 )
-from ntmobile.machines.requests import Asked
-from ntmobile.machines.session_table import ClientAnswered, ClientAsked, ClientHeard, SessionTable
-from ntmobile.machines.signalling import ClientSession
+from ntmobile.machines.signalling.requests import Asked
+from ntmobile.machines.signalling.session import ClientSession
+from ntmobile.machines.signalling.table import (
+    ClientAnswered,
+    ClientAsked,
+    ClientHeard,
+    SessionTable,
+)
+from ntmobile.machines.tunnel.candidates import is_private
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.fields import Endpoint, Location
 from ntmobile.wire.messages.realtime import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from attrs import define, field
 
 from ntmobile.machines.effects import Address, Transmit
-from ntmobile.machines.relay import RelayServer
-from ntmobile.machines.relay_limits import RelayLimits
+from ntmobile.machines.relay.limits import RelayLimits
+from ntmobile.machines.relay.server import RelayServer
 from ntmobile.wire.headers import Header, Kind
 from ntmobile.wire.messages.coordination import RelayDirection
 from ntmobile.wire.messages.relaying import LegState, RelayTunnelRequest, RelayTunnelResponse

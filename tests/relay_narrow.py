@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from ntmobile.machines.effects import Address
-from ntmobile.machines.relay import RelayServer
+from ntmobile.machines.relay.server import RelayServer
 from ntmobile.protocols.datagram_port import DatagramPort
 from ntmobile.protocols.relay_sockets import bind_data_port, family_of, path_limit
 from ntmobile.protocols.relaying import Relaying

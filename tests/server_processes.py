@@ -7,6 +7,7 @@ import selectors
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import ntmobile
@@ -42,13 +43,16 @@ def python(program: str, *words: str, given: str | None = None) -> subprocess.Co
 
 
 class ServerProcess:
-    """A twistd in the foreground; what it prints is its log."""
+    """A twistd in the foreground; what it prints is its log.
 
-    def __init__(self, plugin: str, config: Path) -> None:
+    :param before: words before its command, of a program that becomes it.
+    """
+
+    def __init__(self, plugin: str, config: Path, before: Sequence[str] = ()) -> None:
         words = ["--nodaemon", "--pidfile=", plugin, f"--config={config}"]
         self.log = b""
         self.process = subprocess.Popen(
-            [sys.executable, "-c", TWISTD, *words],
+            [*before, sys.executable, "-c", TWISTD, *words],
             env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

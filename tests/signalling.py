@@ -8,8 +8,13 @@ from random import Random
 from attrs import define, field
 
 from ntmobile.machines.effects import Address, Transmit
-from ntmobile.machines.session_table import ClientAnswered, ClientAsked, ClientHeard, SessionTable
-from ntmobile.machines.signalling import ClientSession, Lost, Opened, Reached
+from ntmobile.machines.signalling.session import ClientSession, Lost, Opened, Reached
+from ntmobile.machines.signalling.table import (
+    ClientAnswered,
+    ClientAsked,
+    ClientHeard,
+    SessionTable,
+)
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.realtime import Acknowledgement
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from attrs import define, field
 from twisted.internet import reactor
@@ -10,13 +11,16 @@ from zope.interface import implementer
 
 from ntmobile.client.agent import Agent
 from ntmobile.client.announcing import Announcing
+from ntmobile.client.exchange import Arrived, Item
 from ntmobile.client.state import SETTINGS
 from ntmobile.client.tap import make_agent
 from ntmobile.errors import ConfigurationError
 from ntmobile.interfaces import Announcement, INotificationPresenter
-from ntmobile.machines.directing import Notify
+from ntmobile.machines.direction.records import Notify
+from ntmobile.wire.messages.exchange import Manifest
 from ntmobile.wire.messages.realtime import Deregistration, NotificationRequest, Reason
 from tests.buses import BusTestCase
+from tests.exchange_platforms import StoresTestCase
 from tests.platforms import PlatformTestCase
 
 PHONE, LAPTOP = "phone.alice.dc1.ntm.example", "laptop.bob.dc2.ntm.example"
@@ -61,6 +65,29 @@ class AnnouncingTests(SynchronousTestCase):
         """What the inbox has verified is shown so."""
         verified = Announcement(Reason.ITEM, LAPTOP, "lunch?", "chat", verified=True)
         self.announcing.told(verified)
+        self.assertEqual(self.recorder.shown, [verified])
+
+    def test_arrived(self) -> None:
+        """R29: an item is announced in its sender's words once these are verified."""
+        nothing: Any = None
+        manifest = Manifest(
+            label="ntm1 manifest",
+            sender=LAPTOP,
+            destinations=(PHONE,),
+            application="chat",
+            service="",
+            item="",
+            key=bytes(32),
+            object=bytes(16),
+            header=bytes(64),
+            length=0,
+            root=bytes(32),
+            expires=0,
+            message="lunch?",
+            details=bytes(300),
+        )
+        self.announcing.told(Arrived(Item(nothing, manifest, nothing)))
+        verified = Announcement(Reason.ITEM, LAPTOP, "lunch?", "chat", verified=True)
         self.assertEqual(self.recorder.shown, [verified])
 
     def test_others(self) -> None:
@@ -130,3 +157,33 @@ class AgentTests(BusTestCase, PlatformTestCase):
         (state / SETTINGS).write_text(text.replace('"dbus"', '"smoke"'), "utf-8")
         with self.assertRaisesRegex(ConfigurationError, "smoke"):
             make_agent(state, reactor)
+
+
+class StoredDataTests(BusTestCase, StoresTestCase):
+    """The whole way of an item: from a sender's program to the desktop of who was off."""
+
+    async def test_comes_back(self) -> None:
+        """What was sent while a device was off is on its desktop, verified, when it is back."""
+        await self.start()
+        stores = await self.stores()
+        settings = {"attachment": '{ plugin = "datagram" }'}
+        table = f'{{ plugin = "dbus", address = "{self.bus.address}" }}'
+        accounts = (("alice@dc1.ntm.example", "phone"), ("bob@dc2.ntm.example", "laptop"))
+        phone, laptop = [
+            await stores.first.enroll(account, device, None, notify=table, **settings)
+            for account, device in accounts
+        ]
+        agent = make_agent(laptop, reactor)
+        agent.startService()
+        await self.eventually(lambda: agent.node.exchange.published, "it can be written to")
+        await agent.stopService()
+        node = await stores.first.open(phone)
+        await node.exchange.send([LAPTOP], b"At eight?", application="chat", message="dinner?")
+        agent = make_agent(laptop, reactor)
+        agent.startService()
+        self.addCleanup(agent.stopService)
+        title = f"From {PHONE}"
+        shown = await self.shows(1)
+        while shown[-1].title != title:
+            shown = await self.shows(len(shown) + 1)
+        self.assertEqual(shown[-1].body, "dinner?")

@@ -6,7 +6,7 @@ from typing import Any, cast
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import InvalidName, QuotaExceeded, StorageFailed
-from ntmobile.machines.clients import Client, ClientTable, Policy
+from ntmobile.machines.signalling.clients import Client, ClientTable, Policy
 from ntmobile.servers.assignment import Assignments
 from ntmobile.servers.naming import DomainNames
 from ntmobile.wire import virtual

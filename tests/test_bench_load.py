@@ -21,9 +21,9 @@ from ntmobile.bench.load_driver import FOR_ONE, rounds
 from ntmobile.bench.load_realm import DOMAIN, POOL, logins_of, stored_client
 from ntmobile.bench.load_report import lines
 from ntmobile.errors import MalformedMessage
-from ntmobile.machines.requests import Asked
-from ntmobile.machines.session_table import ClientAnswered, ClientAsked, SessionTable
-from ntmobile.machines.signalling import HELLO_SIZE, ClientSession
+from ntmobile.machines.signalling.requests import Asked
+from ntmobile.machines.signalling.session import HELLO_SIZE, ClientSession
+from ntmobile.machines.signalling.table import ClientAnswered, ClientAsked, SessionTable
 from ntmobile.protocols.signalling import Signalling
 from ntmobile.servers.assignment import Assignments
 from ntmobile.servers.domain import Domain

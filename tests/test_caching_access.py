@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 from attrs import evolve
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.protocols.http_connection import HttpConnection
@@ -171,6 +172,25 @@ class AccessTests(SynchronousTestCase):
         path = "/v1/objects/" + "00" * 16
         self.assertEqual(self.world.ask(stranger, "DELETE", path).status, 401)
         self.assertEqual(self.world.ask(stranger, "GET", f"{path}/status").status, 401)
+
+    def tell(self, **changes: Any) -> int:
+        """An update of the AS; its status."""
+        self.patch(HttpConnection, "peer", lambda _: ("as", "ntm.example"))
+        sequence = self.world.cache.tokens.sequence
+        update = replace(TokenUpdate(sequence, sequence), **changes)
+        return self.world.ask(None, "POST", "/v1/tokens", update).status
+
+    def test_clock(self) -> None:
+        """R12: a cache server's clock that is wrong counts no more once its AS told the time."""
+        right, wrong = self.world.unix_time, self.world.cache._wall
+        self.patch(self.world.cache, "_wall", lambda: wrong() + 4000)
+        self.assertEqual(self.status(), 401)
+        self.assertEqual(self.tell(time=int(right() * 1000)), 200)
+        self.assertEqual(self.status(), 404)
+        self.assertAlmostEqual(self.world.cache.unix_time(), right(), 2)
+        self.world.clock.advance(100)
+        self.assertEqual(self.tell(), 200)  # an AS that does not say
+        self.assertEqual(self.status(), 404)
 
     def test_tokens(self) -> None:
         """Only the realm's AS tells of tokens, by mutual TLS."""

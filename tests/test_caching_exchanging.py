@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.errors import CertificateError, StorageFailed, UnknownName, Unreachable
-from ntmobile.protocols.caching.exchanging import AFTER_FAILURE, FIRST, MOST, PATIENCE
+from ntmobile.errors import CertificateError, StorageFailed, StorageFull, UnknownName, Unreachable
+from ntmobile.protocols.caching.exchanging import (
+    AFTER_FAILURE,
+    AT_ONCE,
+    FIRST,
+    MOST,
+    PATIENCE,
+)
+from ntmobile.protocols.caching.turns import EACH
 from ntmobile.wire.codec import Message
 from ntmobile.wire.documents import ANSWER_LIMIT, read_document
 from ntmobile.wire.messages.coordination import LinkAcknowledgement
@@ -33,7 +40,7 @@ class ExchangeTests(SynchronousTestCase):
         self.client = self.world.client(ALICE)
         self.item = an_item(self.alice)
         self.path = f"/v1/objects/{read_manifest(self.item).object.hex()}"
-        self.addCleanup(lambda: self.world.cache.exchanges.stop())
+        self.addCleanup(lambda: self.world.end())
 
     def upload(self) -> list[tuple[str, Outcome]]:
         """Upload the item, all at once; what is said for each destination."""
@@ -65,9 +72,12 @@ class ExchangeTests(SynchronousTestCase):
         """What was not told before a crash is told after it."""
         self.world.upload(self.client, self.item, complete=False)
         self.assertEqual(self.domains(), [])
+        self.assertEqual(self.states(), {BOB: "not told", CAROL: "not told"})
         self.world.restart()
         self.world.cache.exchanges.start()
         self.assertEqual(self.domains(), [DC1, DC2])
+        self.client = self.world.client(ALICE)
+        self.assertEqual(self.states(), {BOB: "waiting", CAROL: "waiting"})
 
     def test_repeated(self) -> None:
         """Who cannot be reached is told later, ever more seldom; the others not again."""
@@ -194,6 +204,52 @@ class ExchangeTests(SynchronousTestCase):
         self.patch(self.world.storage, "exchanges", right)
         self.world.clock.advance(AFTER_FAILURE)
         self.assertEqual(self.domains(), [DC1, DC2])
+
+    def test_lost_part(self) -> None:
+        """A part that was lost is not looked for in circles, and the sender is told of it."""
+        reads: list[float] = []
+
+        def lost(*args: object) -> Deferred[bytes]:
+            reads.append(self.world.clock.seconds())
+            return fail(StorageFailed("/var/lib/ntm/parts/0: No such file"))
+
+        self.world.upload(self.client, self.item, complete=False)
+        self.world.restart()  # it knows no hashes any more
+        self.patch(self.world.storage, "read_part", lost)
+        self.world.cache.exchanges.start()
+        for _ in range(60):
+            self.world.clock.advance(1)
+        self.assertLess(len(reads), 6)
+        self.client = self.world.client(ALICE)
+        found = self.world.ask(self.client, "GET", f"{self.path}/status")
+        statuses = found.document(DeliveryStatusResponse).statuses
+        self.assertEqual([each.state for each in statuses], ["not told"] * 2)
+        self.assertIn("tried again", statuses[0].reason)
+        self.assertNotIn("/var", statuses[0].reason)
+        self.assertEqual(self.domains(), [])
+
+    def test_not_noted(self) -> None:
+        """Where a full disk takes no note of what was told, nobody is told again every second."""
+        self.patch(
+            self.world.storage, "told", lambda *args: fail(StorageFull("disk full; nothing done"))
+        )
+        self.world.cache.exchanges.start()
+        self.world.upload(self.client, self.item, complete=False)
+        for _ in range(59):
+            self.world.clock.advance(1)
+        self.assertEqual(self.domains(), [DC1, DC2])
+        self.world.clock.advance(5)
+        self.assertEqual(self.domains(), [DC1, DC2])
+
+    def test_silent_domain(self) -> None:
+        """However much waits for a coordinator that says nothing, others are told at once."""
+        self.world.says[DC2] = Deferred()
+        self.world.cache.exchanges.start()
+        for _ in range(AT_ONCE + EACH):
+            self.world.upload(self.client, an_item(self.alice, [CAROL]), complete=False)
+        self.assertIn(DC2, self.domains())
+        self.item = an_item(self.alice, [BOB])
+        self.assertEqual(self.upload(), [(BOB, Outcome.OK)])
 
     def test_stopped(self) -> None:
         """After its end a server tells nobody, and leaves no call behind."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ntmobile.machines.exchange.objects import ChunkHasher, ObjectHeader
-from ntmobile.protocols.caching import downloads, incoming
+from ntmobile.protocols.caching import incoming
 from ntmobile.wire.messages.exchange import EncryptedDataUploadResponse
 from tests.caching import read_manifest
 from tests.http_bytes import Transport, answers
@@ -129,29 +129,3 @@ class IncomingTests(ObjectCase):
                 for begin in range(0, len(part), size):
                     hasher.update(part[begin : begin + size])
                 self.assertEqual(hasher.hashes(), header.chunk_hashes(number, part))
-
-
-class PiecesTests(ObjectCase):
-    """Bob's device downloads a long part."""
-
-    plain = PLAIN
-
-    def test_by_number_of_downloads(self) -> None:
-        """A part is read in large pieces, and in small ones while there are many downloads."""
-        self.world.upload(self.client, self.item)
-        sizes: list[int] = []
-        read = self.world.storage.read_part
-
-        def counted(identifier: bytes, number: int, start: int, length: int, at: float) -> Any:
-            sizes.append(length)
-            return read(identifier, number, start, length, at)
-
-        self.patch(self.world.storage, "read_part", counted)
-        client = self.world.client(self.bob.fqdn)
-        for few, most in ((downloads.FEW, downloads.PIECE), (0, downloads.SMALL_PIECE)):
-            self.patch(downloads, "FEW", few)
-            for _ in range(2):
-                sizes.clear()
-                answer = self.ask(client, "GET", "/parts/0")
-                self.assertEqual(answer.body, self.item.parts[0])
-                self.assertEqual((max(sizes), sum(sizes)), (most, len(answer.body)))

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
+from twisted.internet.defer import fail
 from twisted.trial.unittest import SynchronousTestCase
 
+from ntmobile.errors import StorageFailed
 from ntmobile.interfaces import Quotas
 from ntmobile.machines.exchange.confirmations import sign_confirmation, verify_confirmation
-from ntmobile.machines.exchange.objects import SEALED_PART
+from ntmobile.plugins.caches.storage import WAITING
 from ntmobile.wire.http_digests import content_digest
 from ntmobile.wire.messages.exchange import (
     DeliveryStatusResponse,
     EncryptedDataConfirmationRequest,
     EncryptedDataDownloadResponse,
     EncryptedDataExchangeRequest,
+    EncryptedDataListRequest,
+    EncryptedDataListResponse,
     EncryptedDataUploadResponse,
+    SignedManifest,
 )
 from ntmobile.wire.messages.realtime import Outcome
 from tests.caching import ALICE, BOB, CAROL, Answered, Client, World, an_item, read_manifest
@@ -36,6 +42,14 @@ class ObjectCase(SynchronousTestCase):
     def ask(self, client: Client, method: str, path: str = "", body: bytes = b"") -> Answered:
         """Ask something of the object."""
         return self.world.ask(client, method, self.path + path, body)
+
+    def until(self, life: int) -> Item:
+        """The object, with another end."""
+        expires = int(self.world.unix_time()) + life
+        data = msgspec.msgpack.encode(replace(read_manifest(self.item), expires=expires))
+        signer = self.alice.signer
+        signature = signer.sign("ntm1 manifest", data)
+        return Item(SignedManifest(data, signature, signer.certificate), self.item.parts)
 
     def confirmation(self, device: Device) -> EncryptedDataConfirmationRequest:
         """A receiver's confirmation."""
@@ -122,6 +136,18 @@ class UploadTests(ObjectCase):
         self.assertEqual(self.world.asked, [])
         self.world.cache.exchanges.stop()
 
+    def test_another_domain(self) -> None:
+        """R1: a cache server speaks for devices of its own domain, and takes nothing of others."""
+        client = self.world.client(CAROL)
+        item = an_item(self.carol, [BOB])
+        answer = self.world.ask(
+            client, "POST", "/v1/objects", self.world.announcement(client, item)
+        )
+        self.assertEqual(answer.status, 403)
+        self.assertIn("dc1.ntm.example", answer.detail)
+        self.assertEqual(self.world.upload_key(client, self.carol, [self.bob]).status, 403)
+        self.assertEqual(self.world.asked, [])
+
     def test_forged_manifest(self) -> None:
         """R29: a manifest that its sender did not sign is refused."""
         signed = self.item.signed
@@ -182,12 +208,34 @@ class UploadTests(ObjectCase):
         self.assertEqual(self.announce(an_item(self.alice, plain=bytes(10_000))).status, 200)
         self.assertEqual(self.announce(an_item(self.alice, plain=bytes(10_000))).status, 507)
 
+    def test_storage_fails(self) -> None:
+        """A storage that fails is no lack of room, and clients hear nothing of its files."""
+        failing = fail(StorageFailed("/var/lib/secret/records.sqlite: disk I/O error"))
+        self.patch(self.world.storage, "add_object", lambda announced, at: failing)
+        answer = self.announce()
+        self.assertEqual((answer.status, answer.headers["retry-after"]), (503, "30"))
+        self.assertNotIn("secret", answer.detail)
+
+    def test_busy(self) -> None:
+        """A storage with too much to do at once says so, not that it is full."""
+        self.world.storage._busy = WAITING
+        self.assertEqual(self.announce().status, 503)
+        self.world.storage._busy = 0
+        self.assertEqual(self.announce().status, 200)
+
     def test_withdrawn(self) -> None:
         """An object that its sender withdraws is gone for everybody."""
         self.world.upload(self.client, self.item)
         self.assertEqual(self.ask(self.client, "DELETE").status, 204)
         self.assertEqual(self.ask(self.client, "DELETE").status, 404)
         self.assertEqual(self.ask(self.world.client(BOB), "GET").status, 404)
+
+    def test_withdrawn_and_wrong(self) -> None:
+        """R30: that an object was right once says nothing of what comes under its name later."""
+        self.assertEqual(self.world.upload(self.client, self.item).status, 200)
+        self.assertEqual(self.ask(self.client, "DELETE").status, 204)
+        wrong = Item(self.item.signed, [bytes(len(self.item.parts[0]))])
+        self.assertEqual(self.world.upload(self.client, wrong).status, 422)
 
     def test_restart(self) -> None:
         """An upload goes on after a restart, and the root is judged by what is stored."""
@@ -219,6 +267,24 @@ class DownloadTests(ObjectCase):
         self.assertEqual(self.ask(self.world.client(BOB), "GET").status, 404)
         self.assertEqual(self.ask(self.client, "GET").status, 200)
         self.assertEqual(self.ask(self.client, "GET", "/parts/0").status, 404)
+
+    def test_several(self) -> None:
+        """R28: of the manifests that a receiver asks for, those come that wait for it."""
+        other = an_item(self.alice, [CAROL])
+        for item in (self.item, other):
+            self.world.upload(self.client, item)
+        own, theirs = (read_manifest(item).object for item in (self.item, other))
+        client = self.world.client(BOB)
+        asked = EncryptedDataListRequest(client.info, (own, theirs, bytes(16), own))
+        answer = self.world.ask(client, "POST", "/v1/objects/query", asked)
+        found = answer.document(EncryptedDataListResponse)
+        self.assertEqual(
+            [(one.object, one.manifest, one.parts) for one in found.objects],
+            [(own, self.item.signed, 1)],
+        )
+        forged = msgspec.structs.replace(asked, info=self.client.info)
+        answer = self.world.ask(client, "POST", "/v1/objects/query", forged)
+        self.assertGreaterEqual(answer.status, 400)
 
     def test_others(self) -> None:
         """R28: who is neither sender nor destination learns nothing, not even that it is there."""
@@ -346,47 +412,9 @@ class DownloadTests(ObjectCase):
         for fqdn in (ALICE, BOB):
             self.assertEqual(self.ask(self.world.client(fqdn), "GET").status, 404)
 
-
-class PartTests(ObjectCase):
-    """An object of several parts."""
-
-    plain = bytes(SEALED_PART + 100_000)
-
-    def test_resumed(self) -> None:
-        """Only what is missing is sent again; a part is read in pieces."""
-        announcement = self.world.announcement(self.client, self.item)
-        self.ask(self.client, "PUT", "/parts/0", self.item.parts[0])
-        self.world.ask(self.client, "POST", "/v1/objects", announcement)
-        self.ask(self.client, "PUT", "/parts/1", self.item.parts[1])
+    def test_announced_late(self) -> None:
+        """What is over already is not taken."""
+        item = self.until(-1)
+        announcement = self.world.announcement(self.client, item)
         answer = self.world.ask(self.client, "POST", "/v1/objects", announcement)
-        self.assertEqual(answer.document(EncryptedDataUploadResponse).missing, (0,))
-        self.assertEqual(self.ask(self.client, "PUT", "/parts/0", self.item.parts[0]).status, 204)
-        self.assertEqual(self.ask(self.client, "POST", "/complete").status, 200)
-        client = self.world.client(BOB)
-        parts = [self.ask(client, "GET", f"/parts/{number}").body for number in (0, 1)]
-        self.assertEqual(parts, self.item.parts)
-
-    def test_slow_reader(self) -> None:
-        """A client that reads nothing of its answer is cut off, and held no part in memory."""
-        self.world.upload(self.client, self.item)
-        request, _ = self.world.signed(self.world.client(BOB), "GET", f"{self.path}/parts/0")
-        reads: list[int] = []
-        read = self.world.storage.read_part
-
-        def noted(identifier: bytes, number: int, start: int, length: int, at: float) -> object:
-            reads.append(length)
-            if len(reads) == 2:
-                connection.pauseProducing()
-            return read(identifier, number, start, length, at)
-
-        self.patch(self.world.storage, "read_part", noted)
-        connection = self.world.api.buildProtocol(None)
-        self.patch(self.world.api, "buildProtocol", lambda _: connection)
-        _, transport = self.world.begin(request)
-        self.assertEqual(len(reads), 2)
-        self.world.clock.advance(59)
-        self.assertFalse(transport.aborted)
-        self.world.clock.advance(1)
-        self.assertTrue(transport.aborted)
-        connection.connectionLost()
-        self.assertLess(max(reads), SEALED_PART // 8)
+        self.assertEqual(answer.status, 410)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines.candidates import (
+from ntmobile.machines.effects import Address
+from ntmobile.machines.tunnel.candidates import (
     directed,
     is_forbidden,
     is_private,
     offered,
     reachable_relay,
 )
-from ntmobile.machines.effects import Address
 from ntmobile.wire.messages.fields import Endpoint
 from ntmobile.wire.messages.realtime import Relay
 

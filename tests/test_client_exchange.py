@@ -3,131 +3,30 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
-from attrs import define, evolve
+from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
-from ntmobile.client.exchange import Exchange, ExchangeStore, Session
+from ntmobile.client.exchange import Exchange
 from ntmobile.client.exchange.asking import SignedServer
-from ntmobile.client.exchange.store import EXCHANGE
-from ntmobile.client.identity import DeviceIdentity
-from ntmobile.client.login import log_in
 from ntmobile.client.pins import PinStore
-from ntmobile.client.state import PINS
+from ntmobile.client.state import EXCHANGE
 from ntmobile.errors import (
     AlreadyExists,
     ContentChanged,
     NoSuchItem,
+    UnknownName,
     Unreachable,
     UntrustedIdentity,
 )
-from ntmobile.servers.cache import CacheService
-from ntmobile.servers.cache_configuration import load_cache
-from tests.platforms import (
-    DC1,
-    DC2,
-    HOST,
-    Platform,
-    PlatformTestCase,
-    coordinators,
-    free_port,
-    make_realm,
-    realm_ports,
-)
-
-TEXT = b"nobody between the two reads this. " * 150000  # two parts
+from tests.exchange_platforms import TEXT, DevicesTestCase
+from tests.platforms import DC2
 
 
-@define(eq=False)
-class Client:
-    """A device with its exchange."""
-
-    fqdn: str
-    state: Path
-    session: Session
-    pins: PinStore
-    store: ExchangeStore
-    exchange: Exchange
-
-    def again(self) -> None:
-        """Start anew from the state directory."""
-        self.store.close()
-        self.store = ExchangeStore(self.state)
-        self.exchange = Exchange(reactor, lambda: self.session, self.store, self.pins)
-
-
-class ClientExchangeTests(PlatformTestCase):
+class ClientExchangeTests(DevicesTestCase):
     """Alice's phone sends to Bob's laptop of another domain, which is off."""
-
-    async def start(self, other: str = "ntm.example") -> tuple[Client, Client]:
-        """All servers, and both devices, logged in; the laptop has published its pre-key.
-
-        :param other: the laptop's realm.
-        """
-        ours, theirs, port = realm_ports(), realm_ports(), free_port()
-        users = (f"alice@{DC1}", f"bob@{DC2}")
-        home = table = coordinators("ntm.example", ours)
-        abroad = coordinators(other, theirs) if other != "ntm.example" else ""
-        table += abroad
-        second = platform = make_realm(self.place(), "ntm.example", users, abroad, ours)
-        if abroad:
-            second = make_realm(self.place(), other, (f"bob@dc2.{other}",), home, theirs)
-            platform.realm.trust(other, second.directory / "ca.pem")
-            second.realm.trust("ntm.example", platform.directory / "ca.pem")
-            await self.run_platform(second)
-        platform.realm.add_cache("cs1", DC1, [HOST], port)
-        file = platform.directory / "caches" / "cs1.toml"
-        text = file.read_text(encoding="utf-8")
-        static = f'[lookup]\nplugin = "static"\n[lookup.coordinators]\n{table}'
-        file.write_text(text.replace('[lookup]\nplugin = "dns"\n', static), encoding="utf-8")
-        cache = CacheService(load_cache(file), reactor)
-        cache.startService()
-        self.addCleanup(lambda: Deferred.fromCoroutine(self.stop(cache)))
-        await self.run_platform(platform)
-        phone = await self.client(platform, f"alice@{DC1}", "phone")
-        laptop = await self.client(second, f"bob@dc2.{other}", "laptop")
-        caches = platform.services["dc1"].stored_data.caches
-        await self.eventually(lambda: len(caches) == 1, "the cache server registered")
-        found = second.services["dc2"].domain.clients.find(laptop.fqdn)
-        found.policy = evolve(found.policy, allow=("*.alice.dc1.ntm.example",))
-        push = platform.services["as"].tokens
-        last = platform.services["as"].store.last_token_change
-        await self.eventually(
-            lambda: (
-                bool(push.conversations)
-                and all(each.known == last() for each in push.conversations)
-            ),
-            "the cache server knows the tokens",
-        )
-        await laptop.exchange.publish()
-        return phone, laptop
-
-    async def stop(self, cache: Any) -> None:
-        """End the cache server."""
-        await cache.stopService()
-
-    async def client(self, platform: Platform, account: str, device: str) -> Client:
-        """Enrol a device and log in."""
-        state = await platform.enroll(account, device)
-        identity = DeviceIdentity.load(state)
-        places = [(HOST, platform.ports[account.partition("@")[2].partition(".")[0]])]
-        session = Session.of(await log_in(reactor, identity, places), places)
-        pins, store = PinStore(state / PINS), ExchangeStore(state)
-        exchange = Exchange(reactor, lambda: session, store, pins)
-        client = Client(identity.fqdn, state, session, pins, store, exchange)
-        self.addCleanup(lambda: client.store.close())
-        self.addCleanup(pins.close)
-        return client
-
-    def letter(self, text: bytes = TEXT) -> Path:
-        """A file to send."""
-        file = Path(self.mktemp()).resolve()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(text)
-        return file
 
     def cut(self, method: str, after: int) -> list[str]:
         """Have the connection break at this request of that method for a part, once.
@@ -187,6 +86,47 @@ class ClientExchangeTests(PlatformTestCase):
         await laptop.exchange.confirm(item)
         (status,) = await phone.exchange.status(sent)
         self.assertEqual(status.state, "confirmed")
+
+    async def test_several_devices(self) -> None:
+        """What goes to all devices of a user is uploaded once; the sender sees who has it.
+
+        A new device gets keys of its own; one that is removed gets nothing new (R31, R34).
+        """
+        phone, laptop = await self.start()
+        bob = "bob.dc2.ntm.example"
+        first = await phone.exchange.send([bob], self.letter(b"one"), application="mail")
+        tablet = await self.client(self.served.second, f"bob@{DC2}", "tablet")
+        await self.be_written_to(tablet)
+        put = self.cut("PUT", 1000)
+        second = await phone.exchange.send([bob], self.letter(), application="mail")
+        self.assertEqual(put, ["0", "1"])
+        self.assertEqual(len(phone.store.keys().own), 2)
+        (item,) = await tablet.exchange.inbox("mail")
+        self.assertEqual(item.object, second)
+        self.assertEqual(
+            [each.object for each in await laptop.exchange.inbox("mail")], [first, second]
+        )
+        await tablet.exchange.fetch(item)
+        await tablet.exchange.confirm(item)
+        states = {each.destination: each.state for each in await phone.exchange.status(second)}
+        self.assertEqual(states, {laptop.fqdn: "waiting", tablet.fqdn: "confirmed"})
+        (_, item) = await laptop.exchange.inbox("mail")
+        await laptop.exchange.fetch(item)
+        await laptop.exchange.confirm(item)
+        await phone.exchange.status(second)
+        (outgoing,) = phone.exchange.outgoing(second)
+        self.assertEqual(outgoing.state, "confirmed")
+
+        accounts = self.served.second.realm.accounts()
+        accounts.remove(tablet.fqdn, reactor.seconds())
+        accounts.close()
+        domain = self.served.second.services["dc2"].domain
+        await self.eventually(lambda: domain.clients.find(tablet.fqdn) is None, "it is gone")
+        third = await phone.exchange.send([bob], self.letter(b"three"), application="mail")
+        (outgoing,) = phone.exchange.outgoing(third)
+        self.assertEqual([each.destination for each in outgoing.statuses], [laptop.fqdn])
+        sending = phone.exchange.send([tablet.fqdn], self.letter(b"no"), application="mail")
+        await self.assertRaises_(UnknownName, sending)
 
     async def test_second_item_shares_the_key(self) -> None:
         """R31: a second item goes under the same shared key, also after a restart."""

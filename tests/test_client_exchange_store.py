@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.client.exchange import ExchangeStore, Outgoing
+from ntmobile.client.exchange import ExchangeStore, Outgoing, Status
 from ntmobile.errors import ConfigurationError, StorageFailed
 from ntmobile.machines.exchange.prekeys import PreKeySecret
 
@@ -60,6 +62,39 @@ class ExchangeStoreTests(SynchronousTestCase):
         self.store.forget(101)
         self.assertFalse(self.store.has_received(SENDER, OBJECT))
 
+    def test_half_fetched(self) -> None:
+        """What was half fetched goes with its item, and leaves no file behind."""
+        part = self.place / ".0000.part"
+        part.write_bytes(b"half")
+        self.store.keep_download(SENDER, OBJECT, part, b"")
+        self.store.forget(0)
+        self.assertFalse(part.exists())
+        self.assertIsNone(self.store.download(SENDER, OBJECT))
+
+    def test_name_taken(self) -> None:
+        """R32: a file that came in between keeps its name; the item has another, told after."""
+        part, target = self.place / ".part", self.place / "letter.txt"
+        part.write_bytes(b"text")
+        target.write_bytes(b"mine")
+        self.store.deliver(SENDER, OBJECT, 100, part, target)
+        self.assertEqual(target.read_bytes(), b"mine")
+        given = self.store.received_as(SENDER, OBJECT)
+        self.assertEqual(given, self.place / "letter-1.txt")
+        self.assertEqual((self.place / "letter-1.txt").read_bytes(), b"text")
+        self.assertFalse(part.exists())
+
+    def test_linked_and_killed(self) -> None:
+        """R32: killed between the file's new name and the end of its old one, it has one name."""
+        part, target = self.place / ".part", self.place / "letter"
+        part.write_bytes(b"text")
+        cut = self.patch(ExchangeStore, "_deliver", lambda store: None)
+        self.store.deliver(SENDER, OBJECT, 100, part, target)
+        os.link(part, target)
+        cut.restore()
+        self.open()
+        self.assertEqual([one.name for one in self.place.glob("*let*")], ["letter"])
+        self.assertFalse(part.exists())
+
     def test_prekeys(self) -> None:
         """R31: a pre-key's secret is there until it is erased, and known as unpublished."""
         self.store.keep_prekey(PreKeySecret(7, bytes(32), 1.0, 2))
@@ -73,7 +108,12 @@ class ExchangeStoreTests(SynchronousTestCase):
 
     def test_outgoing(self) -> None:
         """What is to be sent is there after a restart, with all that is needed to go on."""
-        sent = Outgoing(OBJECT, b"manifest", "/a/file", 5, b"hashes", "cs1.dc1", "uploading")
+        where = Status("laptop.bob.dc2.ntm.example", "not told", "its domain is away")
+        sent = Outgoing(
+            OBJECT, b"manifest", "file", "/a/file", 5, b"hashes", "cs1.dc1", "uploading", 1.0, 9
+        )
+        self.store.keep_outgoing(sent)
+        sent = evolve(sent, state="stored", hashes=b"", reason="why", statuses=(where,))
         self.store.keep_outgoing(sent)
         self.assertEqual(self.open().outgoing(), [sent])
 

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import MalformedMessage, NotRegistered
-from ntmobile.machines.clients import (
+from ntmobile.machines.effects import Address
+from ntmobile.machines.signalling.clients import (
     CORRESPONDENTS,
     LONGEST_KEEPALIVE,
     Client,
@@ -13,7 +14,6 @@ from ntmobile.machines.clients import (
     Policy,
     Registered,
 )
-from ntmobile.machines.effects import Address
 from ntmobile.wire.messages.fields import Endpoint, Location
 from ntmobile.wire.messages.realtime import PolicyRequest, RegistrationRequest
 from tests.realms import MemoryRealm

@@ -10,7 +10,7 @@ from msgspec import inspect
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import MalformedMessage
-from ntmobile.machines.requests import MESSAGE_LIMIT
+from ntmobile.machines.signalling.requests import MESSAGE_LIMIT
 from ntmobile.wire.codec import (
     FRAME_LIMIT,
     Declaration,

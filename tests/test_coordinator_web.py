@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import evolve
 
+from ntmobile.errors import StorageFailed
 from ntmobile.machines.exchange.shared_keys import temporal_identifier
 from ntmobile.wire.http_digests import CONTENT_DIGEST, content_digest
 from ntmobile.wire.http_signatures import HmacKey
@@ -112,21 +113,46 @@ class TemporalKeyTests(StoredDataCase):
         results = await self.uploaded(phone, (LAPTOP, KEY))
         self.assertEqual(results, [Delivery(LAPTOP, Outcome.OK)])
 
+    async def test_clock_ahead(self) -> None:
+        """R12: a DC's clock that is ahead when it starts has nothing erased as expired."""
+        platform, phone, laptop = await self.start()
+        await self.uploaded(phone, (LAPTOP, KEY))
+        service = platform.services["dc2"]
+        exchange, right = service.stored_data.exchange, service.domain.unix_time
+        until, service.domain.lease_until = service.domain.lease_until, 0.0
+        exchange.unix_time = lambda: right() + 90 * 86400
+        service.stored_data._next_expiry = 0.0
+        service.stored_data.tick()
+        await exchange.run(lambda: None)  # after what was asked before
+        exchange.unix_time, service.domain.lease_until = right, until
+        self.assertEqual(await self.identifiers(laptop), (temporal_identifier(KEY),))
+
     async def test_removed(self) -> None:
         """R34: for a device that was removed nothing waits, and nothing can be left any more."""
         platform, phone, _ = await self.start()
         await self.uploaded(phone, (LAPTOP, KEY))
         service = platform.services["dc2"]
+
+        await service._write()
+        self.assertIn(LAPTOP, service.stored_data.store.devices([LAPTOP]))
+
+        def failing(*args: object) -> None:
+            raise StorageFailed("disk full")
+
+        patched = self.patch(service.stored_data.store, "note", failing)
         store = platform.realm.accounts()
         store.remove(LAPTOP, phone.time())
         store.close()
         await self.eventually(
             lambda: service.domain.clients.find(LAPTOP) is None, "it is revoked", 2.0
         )
+        # At once, and also where that cannot be written for now.
         (result,) = await self.uploaded(phone, (LAPTOP, bytes(32)))
+        self.assertEqual(result.outcome, Outcome.UNKNOWN)
+        patched.restore()
         await service._write()
         (later,) = await self.uploaded(phone, (LAPTOP, bytes(32)))
-        self.assertEqual(later.outcome, Outcome.UNKNOWN, result)
+        self.assertEqual(later.outcome, Outcome.UNKNOWN)
         self.assertEqual(service.stored_data.store.devices([LAPTOP]), {})
 
     async def test_elsewhere(self) -> None:

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-import ntmobile.machines.correspondence as module
-from ntmobile.machines.correspondence import AskDirection, Correspondence, Effect, Of
+import ntmobile.machines.tunnel.correspondence as module
 from ntmobile.machines.effects import Address, Transmit
-from ntmobile.machines.identity import LocalIdentity
-from ntmobile.machines.tunnel_effects import Deliver, DeliverRun, Ended, Established, RoundTrip
+from ntmobile.machines.tunnel.correspondence import AskDirection, Correspondence, Effect, Of
+from ntmobile.machines.tunnel.events import Deliver, DeliverRun, Ended, Established, RoundTrip
+from ntmobile.machines.tunnel.identity import LocalIdentity
 from ntmobile.wire.headers import HEADER_SIZE, TAG_SIZE, Header, Kind
 from ntmobile.wire.messages.fields import Endpoint
 from ntmobile.wire.messages.realtime import Purpose, RouteDirection

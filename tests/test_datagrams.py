@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import AlreadyExists, MalformedMessage, QuotaExceeded, Unreachable
-from ntmobile.machines.datagrams import (
+from ntmobile.machines.device.datagrams import (
     EPHEMERAL,
     Arrived,
     DatagramStack,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from ntmobile.lab.supervision import lab_unavailable
-from tests.demos import PATIENCE, ROOT, Demo
+from tests.demos import PATIENCE, ROOT, Demo, assert_stored
 
 _POSSIBLE = """
 from ntmobile.lab import namespaces
@@ -51,6 +52,7 @@ class LoopbackDemoTests(SynchronousTestCase):
         for message in ("Registration Request", "Direction Request", "Tunnel Request"):
             self.assertIn(message, done.output)
         self.assertIn("DNS: dc2.ntm.example at 127.0.0.1", done.output)
+        assert_stored(self, *re.split(r"\n(?=\d\. |Summary)", done.output)[5:7])
         self.assertIn("nothing reconnected", done.output)
         self.assertLessEqual(max(map(len, done.output.splitlines())), 80)
         self.assertLess(done.seconds, PATIENCE)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.demo.following import Event
-from ntmobile.demo.ladder import MEANINGS, WIDTH, Ladder, Style
-from ntmobile.demo.platform import CN, DC_CN, DC_MN, MN, RS
-from ntmobile.demo.show import LANES
+from ntmobile.demo.ladder import MEANINGS, STORED, STORED_STEPS, WIDTH, Ladder, Style
+from ntmobile.demo.platform import CN, CS, DC_CN, DC_MN, MN, RS
+from ntmobile.demo.show import LANES, STORED_LANES
 from ntmobile.wire import codec
 from ntmobile.wire.messages import coordination, realtime, relaying, tunnel
 
@@ -56,6 +56,28 @@ class LadderTests(SynchronousTestCase):
         modules = {one.__name__ for one in (coordination, realtime, relaying, tunnel)}
         declared = {one.title for one in codec.declarations() if one.type.__module__ in modules}
         self.assertEqual(set(), set(MEANINGS) - declared)
+        titles = {one.title for one in codec.declarations()}
+        titles |= {one.replace(" Response", " Request") for one in titles}  # these have no body
+        self.assertEqual(set(), set(STORED) - titles)
+
+    def test_stored_data(self) -> None:
+        """Figures 3 and 4 have a cache server among their lanes, and devices by their roles."""
+        self.ladder = Ladder(STORED_LANES, STORED, STORED_STEPS)
+        drawn = self.draw(
+            Event(1.0, MN, CS, "Encryption Key Upload Request"),
+            Event(1.0012, CS, DC_CN, "Encryption Key Exchange Request"),
+            Event(1.0123, CN, "", "arrived", f"from {MN}"),
+            Event(1.0124, CN, "", "tunnel", "direct to 192.0.2.1"),
+            Event(1.5, MN, "", "delivered", f"to {CN}"),
+        )
+        picture = [
+            "     ms MN     DC-MN    CS     DC-CN    CN",
+            "    0.0  |-------------->|       |       |  Encryption Key Upload Request",
+            "    1.2  |       |       |------>|       |  Encryption Key Exchange Request",
+            "   12.3  |       |       |       |       *  verified: it is from MN",
+            "  500.0  *       |       |       |       |  verified: it came to CN",
+        ]
+        self.assertEqual(picture, [self.ladder.heading(), *drawn])
 
     def test_repeated(self) -> None:
         """Of the same message between the same two the first is drawn, others are counted."""

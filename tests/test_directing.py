@@ -16,7 +16,7 @@ from ntmobile.errors import (
     UnknownName,
     Unreachable,
 )
-from ntmobile.machines.clients import Policy
+from ntmobile.machines.signalling.clients import Policy
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.realtime import (

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines import direction
-from ntmobile.machines.directing import DECISIONS, DIRECTION_LIFETIME, FRESHNESS
-from ntmobile.machines.direction import coordinator_domains
+from ntmobile.machines.direction import deciding as direction
+from ntmobile.machines.direction.deciding import coordinator_domains
+from ntmobile.machines.direction.records import DECISIONS, DIRECTION_LIFETIME, FRESHNESS
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.coordination import (
     InformationRequest,

@@ -4,9 +4,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-import ntmobile.machines.disclosure as module
-from ntmobile.machines.directing import FRESHNESS
-from ntmobile.machines.direction import check_request
+import ntmobile.machines.direction.disclosure as module
+from ntmobile.machines.direction.deciding import check_request
+from ntmobile.machines.direction.records import FRESHNESS
 from ntmobile.wire.codec import encode
 from ntmobile.wire.messages.coordination import InformationRequest, InformationResponse
 from ntmobile.wire.messages.realtime import Outcome, PolicyRequest

@@ -35,7 +35,7 @@ from ntmobile.interfaces import (
     Quotas,
 )
 from ntmobile.lab.supervision import ROOT
-from ntmobile.machines.signalling import Keys, hello, welcome
+from ntmobile.machines.signalling.session import Keys, hello, welcome
 from ntmobile.plugins.section import Section
 from ntmobile.servers.cache_configuration import load_cache
 from ntmobile.servers.configuration import load_account_server, load_coordinator, load_relay
@@ -233,7 +233,8 @@ def is_command(text: str) -> bool:
         return False
     names = {name for parameter in command.params for name in parameter.opts}
     own = words[: words.index("--")] if "--" in words else words
-    return all(word in {*names, "--help"} for word in own if word.startswith("-"))
+    options = [word for word in own if word.startswith("-") and word != "-"]
+    return all(word in {*names, "--help"} for word in options)
 
 
 class RuleTests(SynchronousTestCase):

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import AuthenticationError, NTMobileError
 from ntmobile.interfaces import StoredClient
-from ntmobile.machines.waiting import WaitingDirections
+from ntmobile.machines.direction.waiting import WaitingDirections
 from ntmobile.servers.domain import EARLY, OVERTAKEN, Domain
 from ntmobile.wire.codec import Message
 from ntmobile.wire.headers import Header, Kind

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines.constants import REQUEST_SIZE
-from ntmobile.machines.early import CAPACITY, PATIENCE, EarlyRequests
+from ntmobile.machines.tunnel.constants import REQUEST_SIZE
+from ntmobile.machines.tunnel.early import CAPACITY, PATIENCE, EarlyRequests
 from ntmobile.wire.headers import Header, Kind
 
 HERE, ELSEWHERE = ("192.0.2.1", 5000), ("198.51.100.66", 6)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines.egress import DOUBT, FIRST_RETRY, HOLD, LONGEST_RETRY, Egress
+from ntmobile.machines.device.egress import DOUBT, FIRST_RETRY, HOLD, LONGEST_RETRY, Egress
 
 
 class EgressTests(SynchronousTestCase):

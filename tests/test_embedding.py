@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from ntmobile.lab.node import Node
 from ntmobile.lab.supervision import ROOT
 from tests.console import Session, Typed
+from tests.exchange_platforms import StoresTestCase
 from tests.lab.case import LabTestCase
 from tests.platforms import PlatformTestCase
 from tests.test_tutorial import TWO_DEVICES, prepare_programs
@@ -63,6 +64,22 @@ class NodeTests(PlatformTestCase):
         self.assertEqual(lines[-1], f"{LAPTOP}: ended, that was all")
         self.assertIn(f"{LAPTOP}: a tunnel, direct", lines)
         self.assertIn(f"{LAPTOP} by way of direct", lines)
+
+
+class StoredDataTests(StoresTestCase):
+    """Programs that leave something for each other."""
+
+    async def test_leave(self) -> None:
+        """A text that one has left is collected by the other, once."""
+        stores = await self.stores()
+        phone = await stores.first.node("alice@dc1.ntm.example", "phone")
+        laptop = await stores.first.node("bob@dc2.ntm.example", "laptop")
+        await self.eventually(lambda: laptop.exchange.published, "it can be written to")
+        names = example("leave")
+        await names["leave"](phone, LAPTOP, "see you at eight")
+        said = await names["collect"](laptop)
+        self.assertEqual(said, ["phone.alice.dc1.ntm.example: see you at eight"])
+        self.assertEqual(await names["collect"](laptop), [])
 
 
 class EndpointTests(LabTestCase):

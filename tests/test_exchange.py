@@ -19,8 +19,8 @@ from ntmobile.errors import (
     Unreachable,
 )
 from ntmobile.interfaces import KnownDevice
-from ntmobile.machines.clients import Client, ClientTable, Policy
-from ntmobile.machines.exchange_desk import KEYS_EACH, LIFETIME, ExchangeDesk
+from ntmobile.machines.exchange.desk import KEYS_EACH, LIFETIME, ExchangeDesk
+from ntmobile.machines.signalling.clients import Client, ClientTable, Policy
 from ntmobile.plugins.store_waiting_sqlite import SQLiteWaitingStore
 from ntmobile.servers.exchange import Exchange
 from ntmobile.wire.certificates import DeviceCertificate
@@ -247,8 +247,12 @@ class AnnouncementTests(SideCase):
         self.assertEqual(self.side.told, [])
 
     def test_reminded(self) -> None:
-        """A device that comes back is told if something waits, and not at each move."""
-        self.now(self.exchange.came_back(LAPTOP))
+        """A device that comes back is told if something waits, and not at each move.
+
+        That it moved about before anything waited changes nothing.
+        """
+        for _ in range(4):
+            self.now(self.exchange.came_back(LAPTOP))
         self.assertEqual(self.side.told, [])
         self.announce()
         self.side.told.clear()
@@ -259,6 +263,17 @@ class AnnouncementTests(SideCase):
 
 
 class DeskTests(SideCase):
+    def test_rates(self) -> None:
+        """R1, R13: no sender uses up what its server may ask, and no server what others' may."""
+        desk, other = self.exchange.desk, f"tablet.alice.{DC1}"
+        allowed = [desk.allows(DC1, PHONE, 0.0) for _ in range(5000)]
+        self.assertFalse(allowed[-1])
+        self.assertTrue(desk.allows(DC1, other, 0.0))
+        for _ in range(2000):
+            with self.assertRaises(AuthenticationError):
+                self.exchange._refused("cs", f"cs1.{DC2}", other, b"", [LAPTOP])
+        self.assertTrue(desk.allows(DC1, other, 0.0))
+
     def test_speaks_for(self) -> None:
         """R1: servers speak for devices of their own domain, under certificates of their own."""
         desk, der = self.exchange.desk, CERTIFICATES[PHONE].der

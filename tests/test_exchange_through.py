@@ -106,8 +106,13 @@ class Device:
             self.cache = WebClient(self.fqdn, port, tls, signer, name, time, headers=headers)
 
 
-class ExchangeTests(PlatformTestCase):
-    """Alice's phone at dc1 sends to Bob's laptop at another DC, which is off."""
+class ExchangeCase(PlatformTestCase):
+    """Alice's phone at dc1 sends to Bob's laptop at another DC, which is off.
+
+    :ivar cache_server: of dc1, after :meth:`start`.
+    """
+
+    cache_server: CacheService
 
     async def start(self, other: str = "ntm.example") -> tuple[Platform, Device, Device]:
         """All servers, and both devices, enrolled.
@@ -134,7 +139,7 @@ class ExchangeTests(PlatformTestCase):
             platform.realm.trust(other, second.directory / "ca.pem")
             second.realm.trust("ntm.example", platform.directory / "ca.pem")
             await self.run_platform(second)
-        cache = CacheService(load_cache(file), reactor)
+        self.cache_server = cache = CacheService(load_cache(file), reactor)
         cache.startService()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.stop(cache)))
         await self.run_platform(platform)
@@ -273,6 +278,10 @@ class ExchangeTests(PlatformTestCase):
         self.assertEqual(answer.status, 200, answer.body)
         await laptop.home.ask("DELETE", f"/v1/caches/{entry.identifier.hex()}")
         return plain
+
+
+class ExchangeTests(ExchangeCase):
+    """Both figures, and who is kept out."""
 
     async def test_through(self) -> None:
         """Keys and data reach a device that was off, which confirms; the sender can verify that."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import MalformedMessage
-from ntmobile.machines.reassembly import CAPACITY, LIFETIME, Reassembly
+from ntmobile.machines.tunnel.reassembly import CAPACITY, LIFETIME, Reassembly
 from ntmobile.wire.fragments import fragments, piece_of
 from ntmobile.wire.packet import header_is_sound, parse
 from ntmobile.wire.udp import parse_udp, udp_packet

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import AuthenticationError, MalformedMessage, NTMobileError
-from ntmobile.machines.handshake import Initiation, Parties, Reception
-from ntmobile.machines.identity import LocalIdentity
+from ntmobile.machines.tunnel.handshake import Initiation, Parties, Reception
+from ntmobile.machines.tunnel.identity import LocalIdentity
 from ntmobile.wire.headers import Header, Kind
 from tests.tunnels import HIGH, LOW, certified
 

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from ntmobile.lab.supervision import ROOT, SEARCH_PATH, lab_unavailable
 from ntmobile.wire.messages.realtime import NotificationRequest, Reason
+from tests.exchange_platforms import StoresTestCase
 from tests.platforms import PlatformTestCase
 
 HOWTO = ROOT / "docs" / "howto"
@@ -87,10 +89,10 @@ def blocks(page: str, kind: str) -> dict[str, str]:
     return dict(re.findall(rf"^<!-- {kind}: (\S+) -->\n```python\n(.*?)^```$", text, re.M | re.S))
 
 
-def defined(page: str, name: str) -> dict[str, Any]:
-    """What an example of a page defines."""
-    names: dict[str, Any] = {}
-    exec(compile(blocks(page, "example")[name], f"{page}: {name}", "exec"), names)
+def defined(page: str, name: str, kind: str = "example") -> dict[str, Any]:
+    """What an example, or a program, of a page defines."""
+    names: dict[str, Any] = {"__name__": name}
+    exec(compile(blocks(page, kind)[name], f"{page}: {name}", "exec"), names)
     return names
 
 
@@ -158,6 +160,41 @@ class ServiceTests(PlatformTestCase):
         self.assertTrue(node.registering.registered)
         await maybeDeferred(service.stopService)
         clients = platform.services["dc1"].domain.clients
+        await self.eventually(lambda: not any(one.registered for one in clients), "it is off")
+
+
+class SendingTests(StoresTestCase):
+    """The programs of the page on stored data."""
+
+    async def test_programs(self) -> None:
+        """One leaves a file for a device that is off; the other, started later, fetches it."""
+        stores = await self.stores()
+        platform = stores.first
+        phone = await platform.enroll("alice@dc1.ntm.example", "phone")
+        laptop = await platform.enroll("bob@dc2.ntm.example", "laptop")
+        node = await platform.open(laptop)
+        await self.eventually(lambda: node.exchange.published, "it can be written to")
+        await node.stop()
+        place = self.place()
+        place.mkdir()
+        (place / "letter.txt").write_text("see you at eight")
+        send = defined("sending.md", "sender.py", "file")["send"]
+        sent = await send(reactor, phone, "laptop.bob.dc2.ntm.example", place / "letter.txt")
+        receive = defined("sending.md", "receiver.py", "file")["receive"]
+        fetched: list[Any] = []
+        receiving = Deferred.fromCoroutine(
+            receive(reactor, laptop, place, lambda *both: fetched.append(both))
+        )
+        await self.eventually(lambda: bool(fetched), "it is fetched")
+        ((item, file),) = fetched
+        self.assertEqual((sent, "a letter"), (item.object, item.details.note))
+        self.assertEqual(file, place / f"{sent.hex()[:8]}-letter.txt")
+        self.assertEqual(file.read_text(), "see you at eight")
+        await deferLater(reactor, 0.5, lambda: None)  # until it waits for the next one
+        receiving.addErrback(lambda ended: ended.trap(CancelledError))
+        receiving.cancel()
+        await receiving
+        clients = platform.services["dc2"].domain.clients
         await self.eventually(lambda: not any(one.registered for one in clients), "it is off")
 
 

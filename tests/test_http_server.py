@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import AsyncIterator
+import os
+import tempfile
+from collections.abc import AsyncGenerator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.address import IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -32,12 +38,14 @@ def signed(head: Head) -> str:
 class ApiTests(SynchronousTestCase):
     """A small API, spoken to in bytes."""
 
-    limits = Limits(connections=3, per_address=3, bodies=300_000)
+    limits = Limits(connections=3, per_address=3, bodies=300_000, served=250_000)
 
     def setUp(self) -> None:
         self.clock = ExactClock()
         self.calls: list[Call] = []
         self.waiting: Deferred[Answer] | None = None
+        self.directory = Path(self.mktemp())
+        self.directory.mkdir()
         thing, part = octets("id", 2, "a thing"), number("n", 99, "a number")
         routes = [
             Route("GET", "/v1/things/{id}", "Get.", "open", self.get, (thing,)),
@@ -52,7 +60,11 @@ class ApiTests(SynchronousTestCase):
             Route("GET", "/v1/pieces", "Get pieces.", "open", self.pieces),
         ]  # fmt: skip
         self.api = HttpApi(
-            Table(routes), {"open": lambda head: None, "signed": signed}, self.clock, self.limits
+            Table(routes),
+            {"open": lambda head: None, "signed": signed},
+            self.clock,
+            self.limits,
+            self.directory,
         )
         self.connection, self.transport = self.connect()
 
@@ -78,6 +90,8 @@ class ApiTests(SynchronousTestCase):
         self.calls.append(call)
         if call.value("n") == 9:
             raise AlreadyExists("there is another one")
+        if self.waiting is not None:
+            return await self.waiting
         return Answer(status=204)
 
     async def post(self, call: Call) -> Answer:
@@ -85,7 +99,7 @@ class ApiTests(SynchronousTestCase):
         return Answer(document=call.message)
 
     async def pieces(self, call: Call) -> Answer:
-        async def each() -> AsyncIterator[bytes]:
+        async def each() -> AsyncGenerator[bytes, None]:
             for letter in (b"a", b"b", b"c"):
                 yield letter * 1000
 
@@ -118,11 +132,31 @@ class ApiTests(SynchronousTestCase):
             b"/", b"/v1/things/0A0B", b"/v1/things/0a0b/", b"/v1/things/../things/0a0b",
             b"/v1/things/%30a0b", b"//v1/things/0a0b", b"/v1/things/0a0b%00",
             b"/v1/things/" + b"0" * 99, b"http://x/v1/things/0a0b", b"*",
+            b"/v1/%2e%2e/v1/things/0a0b", b"/v1/things%2f0a0b", b"/v1/things/0a0b;x",
+            b"/v1/things/0a0b/parts/1/../../0a0b", b"/v1/things/" + b"%2e" * 4000,
+            b"/v1/./things/0a0b", b"\\v1\\things\\0a0b",
         ):  # fmt: skip
             status, detail = self.refused(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
             self.assertEqual(status, 404, path)
             self.assertIn("/v1/openapi.json", detail)
         self.assertEqual(self.calls, [])
+
+    def test_strange_targets(self) -> None:
+        """A target that is not ASCII, or longer than any, is malformed; the query is no path."""
+        for target in ("/v1/things/0a0bä".encode(), b"/v1/things/\xc0\xae", b"/" + b"a" * 20_000):
+            self.connection, self.transport = self.connect()
+            status, detail = self.refused(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            self.assertEqual((status, detail.isascii()), (400, True), target[:30])
+            self.connection.connectionLost()
+        self.connection, self.transport = self.connect()
+        for query in (b"?id=../../x", b"?%2e%2e%2f", b"?" + b"a" * 9000, b"?\\"):
+            [(status, _, body)] = self.say(
+                b"GET /v1/things/0a0b" + query + b" HTTP/1.1\r\nHost: x\r\n\r\n"
+            )
+            self.assertEqual((status, body), (200, b"\x0a\x0b"))
+        self.assertEqual(self.refused(self.post_text(b"{}", b"?after=1&%61fter=2"))[0], 400)
+        self.assertEqual(self.refused(self.post_text(b"{}", b"?after=%ff"))[0], 400)
+        self.assertEqual(self.refused(self.post_text(b"{}", b"?" + b"x=1&" * 40))[0], 400)
 
     def test_method(self) -> None:
         """What cannot be done is told, with what can."""
@@ -235,6 +269,23 @@ class ApiTests(SynchronousTestCase):
             self.assertTrue(self.transport.disconnecting)
             self.connection.connectionLost()
 
+    def test_lengths_that_contradict(self) -> None:
+        """A body whose end may be read in two ways is refused, and nothing after it is taken."""
+        for fields in (
+            b"Content-Length: 5\r\nTransfer-Encoding: chunked",
+            b"Transfer-Encoding: chunked\r\nContent-Length: 5",
+            b"Content-Length: 5\r\nContent-Length: 6", b"Content-Length: 5, 5",
+            b"Content-Length: +5", b"Content-Length: -5", b"Content-Length: 0x5",
+            b"Content-Length: 5_0", b"Content-Length:", b"Content-Length : 5",
+        ):  # fmt: skip
+            self.connection, self.transport = self.connect()
+            head = b"PUT /v1/things/0a0b/parts/1 HTTP/1.1\r\nHost: x\r\nX-Word: open\r\n"
+            after = b"GET /v1/things/0a0b HTTP/1.1\r\nHost: x\r\n\r\n"
+            self.assertEqual(self.refused(head + fields + b"\r\n\r\n12345" + after)[0], 400, fields)
+            self.assertTrue(self.transport.disconnecting)
+            self.connection.connectionLost()
+        self.assertEqual(self.calls, [])
+
     def test_large_head(self) -> None:
         """A head without end is cut off."""
         line = b"X: " + b"y" * 1000 + b"\r\n"
@@ -278,26 +329,124 @@ class ApiTests(SynchronousTestCase):
 
     def test_connections(self) -> None:
         """There are no more connections than may be; one that ends makes room."""
-        self.connect()
-        self.connect()
+        connections = [self.connection, *(self.connect()[0] for _ in range(2))]
+        self.waiting = Deferred()
+        for each in connections:
+            each.dataReceived(b"GET /v1/things/0a0b HTTP/1.1\r\nHost: x\r\n\r\n")
         self.assertIsNone(self.api.buildProtocol(None))
         self.connection.connectionLost()
         self.connect()
 
-    def test_bodies(self) -> None:
-        """Long bodies wait for each other, where memory is scarce."""
+    def test_idle_connections(self) -> None:
+        """Who only holds connections keeps nobody out: the one that waits longest makes room."""
+        _, second = self.connect()
+        _, third = self.connect()
+        self.say(b"GET /v1/things/0a0b HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.waiting = Deferred()
+        self.connect()
+        self.assertEqual(
+            [each.aborted for each in (self.transport, second, third)], [False, True, False]
+        )
+        self.connection.dataReceived(b"GET /v1/things/0a0b HTTP/1.1\r\nHost: x\r\n\r\n")
+        for _ in range(4):
+            self.connect()
+        self.assertFalse(self.transport.aborted)
+        self.waiting.callback(Answer(body=b"x"))
+        self.assertIn(b"200 OK", self.transport.value())
+
+    def test_half_a_head(self) -> None:
+        """A head that does not end is no reason to stay, half a body is one."""
+        half, transport = self.connect()
+        half.dataReceived(b"GET /v1/things/0a0b HTTP/1.1\r\n")
+        self.connection.dataReceived(self.put_head(5) + b"1234")
+        self.connect()
+        self.connect()
+        self.assertEqual((transport.aborted, self.transport.aborted), (True, False))
+        self.assertEqual([each[0] for each in self.say(b"5")], [204])
+
+    def test_servers_stay(self) -> None:
+        """A server of the realm, such as the AS, is not sent away for others."""
+        self.patch(self.connection, "peer", lambda: ("as", "ntm.example"))
+        for _ in range(5):
+            self.connect()
+        self.assertFalse(self.transport.aborted)
+
+    def test_networks(self) -> None:
+        """Addresses of one IPv6 network count together, as its owner has as many as he likes."""
+        api = HttpApi(
+            Table([]), {}, self.clock, Limits(connections=9, per_address=2), self.directory
+        )
+        transports = []
+        for host in ("2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:1::1", "192.0.2.1"):
+            connection = api.buildProtocol(IPv6Address("TCP", host, 1))
+            assert connection is not None
+            transports.append(Transport())
+            connection.makeConnection(transports[-1])
+        self.assertEqual([each.aborted for each in transports], [True] + [False] * 4)
+
+    def test_slow_bodies(self) -> None:
+        """However many bodies come slowly, another one is taken at its own pace."""
+        body = bytes(range(250)) * 800
+        slow = []
+        for _ in range(2):
+            connection, transport = self.connect()
+            connection.dataReceived(self.put_head(len(body)) + body[1:])
+            self.assertFalse(transport.paused)
+            slow.append(connection)
+        self.assertEqual([each[0] for each in self.say(self.put_head(len(body)) + body)], [204])
+        self.assertEqual(self.calls[0].body, body)
+        for each in slow:
+            each.dataReceived(body[:1])
+        self.assertEqual([len(each.body) for each in self.calls], [len(body)] * 3)
+        self.assertEqual(self.api.bodies.coming._free, 300_000)
+
+    def test_filed(self) -> None:
+        """A body that goes to a file leaves no name there, and waits its turn to be served."""
         body = bytes(200_000)
-        other, transport = self.connect()
-        self.connection.dataReceived(self.put_head(len(body)) + body[1:])
-        other.dataReceived(self.put_head(len(body)))
-        self.assertEqual((self.transport.paused, transport.paused), (False, True))
-        self.assertEqual([each[0] for each in self.say(body[:1])], [204])
-        self.assertFalse(transport.paused)
-        third, _ = self.connect()
-        third.dataReceived(self.put_head(len(body)))
-        other.connectionLost()
-        third.connectionLost()
-        self.assertEqual(self.api.room._free, 300_000)
+        connections = [self.connect() for _ in range(2)]
+        connections[0][0].dataReceived(self.put_head(len(body)))
+        self.waiting = Deferred()
+        connections[1][0].dataReceived(self.put_head(len(body)) + body)
+        self.assertEqual(len(self.calls), 1)
+        self.connection.dataReceived(self.put_head(len(body)) + body)
+        self.assertEqual(len(self.calls), 1)
+        self.assertEqual(list(self.directory.iterdir()), [])
+        waiting, self.waiting = self.waiting, None
+        waiting.callback(Answer(status=204))
+        self.assertEqual(len(self.calls), 2)
+        for connection in (self.connection, *(each for each, _ in connections)):
+            connection.connectionLost()
+        rooms = self.api.bodies.coming, self.api.bodies.served
+        self.assertEqual([each._free for each in rooms], [300_000, 250_000])
+
+    def test_gone_while_filed(self) -> None:
+        """A client that goes while it waits for its turn takes no room after that."""
+        body = bytes(200_000)
+        connections = [self.connect()[0] for _ in range(2)]
+        connections[0].dataReceived(self.put_head(len(body)))
+        self.waiting = Deferred()
+        connections[1].dataReceived(self.put_head(len(body)) + body)
+        self.connection.dataReceived(self.put_head(len(body)) + body)
+        self.connection.connectionLost()
+        waiting, self.waiting = self.waiting, None
+        waiting.callback(Answer(status=204))
+        self.assertEqual(self.api.bodies.served._free, 250_000)
+
+    def test_no_room_for_files(self) -> None:
+        """Where there is no room for files either, the client is told so after its body."""
+        body = bytes(200_000)
+        self.connect()[0].dataReceived(self.put_head(len(body)))
+        self.directory.rmdir()
+        self.assertEqual(self.refused(self.put_head(len(body)) + body)[0], 503)
+
+        def full(**kwargs: object) -> object:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        self.patch(tempfile, "TemporaryFile", full)
+        status, detail = self.refused(self.put_head(len(body)) + body)
+        self.assertEqual(status, 507)
+        self.assertIn("No space left", detail)
+        self.assertNotIn(str(self.directory), detail)
 
     def test_gone(self) -> None:
         """A client that goes while it is served disturbs nothing."""
@@ -327,18 +476,22 @@ class RoomTests(SynchronousTestCase):
     """Memory for bodies."""
 
     def test_order(self) -> None:
-        """Who waits longest enters first; who gives up waits no more."""
-        room, entered = Room(10), []
-        self.assertTrue(room.take(8, lambda: None))
-        calls = [lambda name=name: entered.append(name) for name in "abc"]
-        for call in calls:
-            self.assertFalse(room.take(5, call))
-        room.leave(5, calls[1])
-        room.leave(8, lambda: None)
-        self.assertEqual(entered, ["a", "c"])
+        """Who waits longest enters first; who would not wait takes nobody's place."""
+        room = Room(10)
+        entered: list[str] = []
+        self.assertTrue(room.take(8))
+        for name in "abc":
+            self.assertFalse(room.take(5, partial(entered.append, name)))
+        self.assertFalse(room.take(1))
+        room.leave(8)
+        self.assertEqual(entered, ["a", "b"])
+        room.leave(5)
+        self.assertEqual(entered, ["a", "b", "c"])
 
     def test_larger_than_all(self) -> None:
         """What is larger than all the room has it alone."""
         room = Room(10)
-        self.assertTrue(room.take(100, lambda: None))
-        self.assertFalse(room.take(1, lambda: None))
+        self.assertTrue(room.take(100))
+        self.assertFalse(room.take(1))
+        room.leave(100)
+        self.assertTrue(room.take(10))

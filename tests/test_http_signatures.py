@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import AuthenticationError, MalformedMessage
 from ntmobile.lab.supervision import ROOT
-from ntmobile.machines.nonces import NonceMemory
+from ntmobile.machines.exchange.nonces import NonceMemory
 from ntmobile.wire.http_digests import content_digest, parse_content_digest
 from ntmobile.wire.http_signatures import (
     FRESH,

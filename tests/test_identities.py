@@ -10,7 +10,7 @@ from ntmobile.client import devices
 from ntmobile.client.devices import ask_devices
 from ntmobile.client.pins import PinStore
 from ntmobile.errors import AuthenticationError, NTMobileError, UnknownName
-from ntmobile.machines.identities import Devices, session_proof, verify_devices
+from ntmobile.machines.login.identities import Devices, session_proof, verify_devices
 from ntmobile.protocols.device_link import connect_device
 from ntmobile.protocols.identity import IdentityDesk
 from ntmobile.protocols.link import Link

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines.keys import Epoch, KeyRing
-from ntmobile.machines.noise import Secrets
+from ntmobile.machines.tunnel.keys import Epoch, KeyRing
+from ntmobile.machines.tunnel.noise import Secrets
 from ntmobile.wire.headers import HEADER_SIZE, Flag, Header, Kind
 from ntmobile.wire.replay import WINDOW
 

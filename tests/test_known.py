@@ -8,7 +8,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.client.known import load_known, save_known
-from ntmobile.machines.shown import Shown, ShownAddresses
+from ntmobile.machines.device.shown import Shown, ShownAddresses
 
 OWN6, OWN4 = IPv6Address("fd00::1"), IPv4Address("198.18.0.1")
 BOB = Shown(

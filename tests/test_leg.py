@@ -8,8 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import AuthenticationError, NTMobileError
 from ntmobile.machines.effects import Address, Transmit
-from ntmobile.machines.leg import LegEvent, LegStatus, RelayLeg
-from ntmobile.machines.relay import RelayServer
+from ntmobile.machines.relay.server import RelayServer
+from ntmobile.machines.tunnel.leg import LegEvent, LegStatus, RelayLeg
 from ntmobile.wire.headers import Header, Kind
 from ntmobile.wire.messages.coordination import RelayDirection
 from ntmobile.wire.messages.fields import Endpoint

@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from ntmobile.errors import ConfigurationError
 from ntmobile.interfaces import INotifierProvider, Notification
-from ntmobile.machines.session_table import SessionTable
-from ntmobile.machines.signalling import check_welcome, hello
+from ntmobile.machines.signalling.session import check_welcome, hello
+from ntmobile.machines.signalling.table import SessionTable
 from ntmobile.plugins import find
 from ntmobile.protocols.signalling import Signalling
 from ntmobile.servers.listening import listen_signalling, listen_tcp, listen_udp

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines.locating import (
+from ntmobile.machines.direction.locating import (
     addresses,
     is_host,
     positive_ttl,

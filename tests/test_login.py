@@ -24,8 +24,8 @@ from ntmobile.errors import (
     StorageFailed,
     Unreachable,
 )
-from ntmobile.machines.attempts import PAIR_BURST, SOURCE_BURST
-from ntmobile.machines.login import verify_signature
+from ntmobile.machines.login.attempts import PAIR_BURST, SOURCE_BURST
+from ntmobile.machines.login.proofs import verify_signature
 from ntmobile.plugins.section import Section
 from ntmobile.protocols.accounts import RelayedRequest
 from ntmobile.servers import registrar

@@ -10,7 +10,7 @@ from ntmobile.errors import (
     NTMobileError,
     Unreachable,
 )
-from ntmobile.machines.login import certificate_login
+from ntmobile.machines.login.proofs import certificate_login
 from ntmobile.protocols.device_link import connect_device
 from ntmobile.protocols.link import Link
 from ntmobile.wire.codec import Message

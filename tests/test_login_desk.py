@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ntmobile.errors import AuthenticationError, QuotaExceeded, StorageFailed, Unreachable
-from ntmobile.machines.login_relay import PATIENCE, UPWARD
+from ntmobile.machines.login.relaying import PATIENCE, UPWARD
 from ntmobile.machines.rate import RateLimiter
 from ntmobile.protocols.device_link import connect_device
 from ntmobile.protocols.link import Link

@@ -23,9 +23,9 @@ from ntmobile.errors import (
     QuotaExceeded,
     Unreachable,
 )
-from ntmobile.machines.attempts import DEVICE_BURST, FAILURE_BURST, Attempts
-from ntmobile.machines.frames import FrameReader, frame
-from ntmobile.machines.login import (
+from ntmobile.machines.login.attempts import DEVICE_BURST, FAILURE_BURST, Attempts
+from ntmobile.machines.login.frames import FrameReader, frame
+from ntmobile.machines.login.proofs import (
     DeviceKeys,
     accept_certificate,
     accept_trust,
@@ -37,7 +37,7 @@ from ntmobile.machines.login import (
     is_proven_login,
     refusal,
 )
-from ntmobile.machines.login_relay import (
+from ntmobile.machines.login.relaying import (
     CAPACITY,
     DOWNWARD,
     PATIENCE,
@@ -45,7 +45,7 @@ from ntmobile.machines.login_relay import (
     Assigned,
     RelayedLogins,
 )
-from ntmobile.machines.networks import source_network
+from ntmobile.machines.login.sources import source_network
 from ntmobile.servers.authority import issue_device_ca
 from ntmobile.wire import virtual
 from ntmobile.wire.certificates import Authority, DeviceCertificate

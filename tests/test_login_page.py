@@ -10,9 +10,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines import attempts
-from ntmobile.machines.identities import fingerprint, session_proof
-from ntmobile.machines.login import binding_of
+from ntmobile.machines.login import attempts
+from ntmobile.machines.login.identities import fingerprint, session_proof
+from ntmobile.machines.login.proofs import binding_of
 from ntmobile.wire.messages.account import (
     enrolment_statement,
     login_statement,

@@ -18,7 +18,7 @@ from ntmobile.errors import (
     Unreachable,
     UntrustedIdentity,
 )
-from ntmobile.machines.clients import Policy
+from ntmobile.machines.signalling.clients import Policy
 from tests.platforms import Platform, PlatformTestCase, coordinators, make_realm, realm_ports
 
 PHONE = "phone.alice.dc1.ntm.example"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import AuthenticationError
-from ntmobile.machines.noise import KK, KKPSK0, Handshake, Pattern
+from ntmobile.machines.tunnel.noise import KK, KKPSK0, Handshake, Pattern
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "noise.json").read_text("utf-8"))
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines import notices
-from ntmobile.machines.notices import FIRST, MOST, ForeignNotices
+from ntmobile.machines.revocation import notices
+from ntmobile.machines.revocation.notices import FIRST, MOST, ForeignNotices
 from ntmobile.servers.notices import NOTICED
 from ntmobile.wire.messages.coordination import InformationRequest, RevocationNotice
 from tests.coordinators import DC1, DC2, LAPTOP, PHONE, START, TABLET

@@ -4,8 +4,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from ntmobile.errors import Unreachable
 from ntmobile.interfaces import NotificationOutcome, NotificationResult
-from ntmobile.machines.directing import Notify
-from ntmobile.machines.waking import LIFETIMES
+from ntmobile.machines.direction.records import Notify
+from ntmobile.machines.signalling.waking import LIFETIMES
 from ntmobile.servers.notifying import NOTIFIER_TIMEOUT
 from ntmobile.wire.messages.realtime import (
     Deregistration,

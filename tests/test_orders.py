@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines.orders import CAPACITY, FOR_ONE, KEPT, RevocationOrders
+from ntmobile.machines.revocation.orders import CAPACITY, FOR_ONE, KEPT, RevocationOrders
 from tests.coordinators import DC2, DESK, LAPTOP, PHONE, TABLET
 
 

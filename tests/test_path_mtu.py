@@ -4,14 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines.constants import (
+from ntmobile.machines.tunnel.constants import (
     INNER_MTU,
     MTU_ATTEMPTS,
     MTU_INTERVAL,
     MTU_VERIFY,
     NARROW_MTU,
 )
-from ntmobile.machines.path_mtu import LADDER, PathMtu
+from ntmobile.machines.tunnel.path_mtu import LADDER, PathMtu
 
 PATIENCE = 0.1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines.paths import Path, PathSet, PathState
+from ntmobile.machines.tunnel.paths import Path, PathSet, PathState
 
 DIRECTION = bytes(8)
 

@@ -17,7 +17,7 @@ from ntmobile.errors import (
     UnknownName,
     UntrustedIdentity,
 )
-from ntmobile.machines.identities import Devices, fingerprint
+from ntmobile.machines.login.identities import Devices, fingerprint
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.messages.account import ListedDevice, succession_statement
 from tests.realms import MemoryRealm

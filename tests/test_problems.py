@@ -42,12 +42,17 @@ class ProblemTests(SynchronousTestCase):
             (ItemExpired("a"), 410),
             (Unreachable("a"), 503),
             (QuotaExceeded("a"), 507),
-            (StorageFailed("a"), 507),
             (StorageFull("a"), 507),
         ):
             problem = problem_of(error)
             self.assertEqual(problem.kind.status, status, error)
             self.assertEqual(str(error_of(status, problem.document())), "a")
+
+    def test_storage(self) -> None:
+        """A storage that fails for another reason than room names no file, and may do it later."""
+        problem = problem_of(StorageFailed("/var/lib/secret.sqlite: disk I/O error"))
+        self.assertEqual((problem.kind.status, problem.headers), (503, (("Retry-After", "30"),)))
+        self.assertNotIn("secret", str(problem))
 
     def test_kinds(self) -> None:
         """Each kind comes through as the error that a client raises for it."""

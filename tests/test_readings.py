@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ntmobile.machines.directing import AskCoordinator
+from ntmobile.machines.direction.records import AskCoordinator
 from ntmobile.wire.messages.realtime import Outcome
 from tests.coordinators import DC2, LAPTOP, PHONE
 from tests.test_direction import DirectionCase

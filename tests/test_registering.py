@@ -16,9 +16,9 @@ from ntmobile.client.login import LoginResult
 from ntmobile.client.registering import FIRST_WAIT, LONGEST_WAIT, Registering
 from ntmobile.errors import AccessDenied, NotRegistered, Unreachable
 from ntmobile.machines.effects import Address, Transmit
-from ntmobile.machines.registration import Rebound, Registered
-from ntmobile.machines.requests import Asked
-from ntmobile.machines.session_table import ClientAsked, SessionTable
+from ntmobile.machines.signalling.registration import Rebound, Registered
+from ntmobile.machines.signalling.requests import Asked
+from ntmobile.machines.signalling.table import ClientAsked, SessionTable
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.fields import Endpoint
 from ntmobile.wire.messages.realtime import (

@@ -5,16 +5,16 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.machines.effects import Address
-from ntmobile.machines.registration import (
+from ntmobile.machines.signalling.registration import (
     PATIENCE,
     Rebound,
     Registered,
     Silent,
     State,
 )
-from ntmobile.machines.requests import Answered, Asked, TimedOut
-from ntmobile.machines.session_table import ClientAnswered
-from ntmobile.machines.signalling import Lost
+from ntmobile.machines.signalling.requests import Answered, Asked, TimedOut
+from ntmobile.machines.signalling.session import Lost
+from ntmobile.machines.signalling.table import ClientAnswered
 from ntmobile.wire.messages.fields import Endpoint, Location
 from ntmobile.wire.messages.realtime import (
     Acknowledgement,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ntmobile.errors import AuthenticationError
-from ntmobile.machines import constants
 from ntmobile.machines.effects import Address
-from ntmobile.machines.session import Session
+from ntmobile.machines.tunnel import constants
+from ntmobile.machines.tunnel.session import Session
 from ntmobile.wire.headers import Flag, Kind
 from tests.test_tunnel import TunnelCase
 from tests.tunnels import Node

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines import relay_binding
 from ntmobile.machines.effects import Transmit
-from ntmobile.machines.relay import UNBOUND
-from ntmobile.machines.relay_limits import RelayLimits
+from ntmobile.machines.relay import binding as relay_binding
+from ntmobile.machines.relay.limits import RelayLimits
+from ntmobile.machines.relay.server import UNBOUND
 from ntmobile.wire.headers import HEADER_SIZE, Header, Kind
 from ntmobile.wire.messages.coordination import RelayDirection, RelayEnd
 from ntmobile.wire.messages.realtime import Outcome

@@ -14,8 +14,8 @@ from hypothesis.stateful import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.machines.effects import Address, Transmit
-from ntmobile.machines.relay import RelayServer
-from ntmobile.machines.relay_limits import RelayLimits
+from ntmobile.machines.relay.limits import RelayLimits
+from ntmobile.machines.relay.server import RelayServer
 from ntmobile.wire.headers import Kind
 from ntmobile.wire.messages.relaying import LegState
 from ntmobile.wire.relaying import UNASKED, open_relayed

@@ -10,9 +10,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.machines.effects import Address
-from ntmobile.machines.relay import RelayServer
-from ntmobile.machines.relay_limits import RelayLimits
-from ntmobile.machines.relay_runs import common_index, parts
+from ntmobile.machines.relay.limits import RelayLimits
+from ntmobile.machines.relay.runs import common_index, parts
+from ntmobile.machines.relay.server import RelayServer
 from ntmobile.protocols.datagram_sending import Ancillary, Buffer, Unsent
 from ntmobile.protocols.relaying import Relaying
 from ntmobile.wire.headers import Kind

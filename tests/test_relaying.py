@@ -28,9 +28,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from ntmobile.errors import ConfigurationError
 from ntmobile.machines.effects import Address
-from ntmobile.machines.leg import LegStatus, RelayLeg
-from ntmobile.machines.relay import RelayServer
-from ntmobile.machines.relay_limits import RelayLimits
+from ntmobile.machines.relay.limits import RelayLimits
+from ntmobile.machines.relay.server import RelayServer
+from ntmobile.machines.tunnel.leg import LegStatus, RelayLeg
 from ntmobile.protocols.datagram_adapter import AdaptedPort
 from ntmobile.protocols.datagram_port import DatagramPort
 from ntmobile.protocols.datagram_support import PLAIN, DatagramSupport

@@ -12,7 +12,7 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines.relays import RelayLost, RelayRegistry
+from ntmobile.machines.direction.relays import RelayLost, RelayRegistry
 from ntmobile.wire.messages.coordination import (
     RelayCount,
     RelayDirection,

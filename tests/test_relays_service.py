@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import AuthenticationError, Unreachable
-from ntmobile.machines.relays import BUSY, GIVEN_UP
+from ntmobile.machines.direction.relays import BUSY, GIVEN_UP
 from ntmobile.servers.relays import Relays
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.coordination import (

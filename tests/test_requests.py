@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import MalformedMessage
 from ntmobile.machines.effects import Address
-from ntmobile.machines.requests import (
+from ntmobile.machines.signalling.requests import (
     ANSWERS,
     LONGEST_TIMEOUT,
     MESSAGE_LIMIT,

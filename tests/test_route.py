@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines.addresses import nameable, private_of
-from ntmobile.machines.candidates import is_private
+from ntmobile.machines.direction.addresses import nameable, private_of
+from ntmobile.machines.direction.route import Route, decide
 from ntmobile.machines.effects import Address
-from ntmobile.machines.route import Route, decide
+from ntmobile.machines.tunnel.candidates import is_private
 from ntmobile.wire.messages.fields import Endpoint, Location
 
 

@@ -7,9 +7,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.machines.effects import Address, Transmit
-from ntmobile.machines.requests import Asked
-from ntmobile.machines.session_table import ClientAnswered, ClientAsked, ClientHeard, SessionTable
-from ntmobile.machines.signalling import ClientSession, hello
+from ntmobile.machines.signalling.requests import Asked
+from ntmobile.machines.signalling.session import ClientSession, hello
+from ntmobile.machines.signalling.table import (
+    ClientAnswered,
+    ClientAsked,
+    ClientHeard,
+    SessionTable,
+)
 from ntmobile.wire.codec import DATAGRAM_LIMIT
 from ntmobile.wire.headers import HEADER_SIZE, Flag, Header, Kind
 from ntmobile.wire.messages.realtime import Acknowledgement, KeepAlive, RevocationOrder

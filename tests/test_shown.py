@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-import ntmobile.machines.shown as module
+import ntmobile.machines.device.shown as module
 from ntmobile.errors import CertificateError, MalformedMessage
-from ntmobile.machines.candidates import PRIVATE
-from ntmobile.machines.shown import Shown, ShownAddresses
+from ntmobile.machines.device.shown import Shown, ShownAddresses
+from ntmobile.machines.tunnel.candidates import PRIVATE
 from ntmobile.wire import virtual
 from ntmobile.wire.certificates import DeviceCertificate
 from tests.packets import ipv4, ipv6

@@ -8,8 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import AuthenticationError, MalformedMessage
 from ntmobile.machines.effects import Transmit
-from ntmobile.machines.requests import Answered, Asked
-from ntmobile.machines.signalling import (
+from ntmobile.machines.signalling.requests import Answered, Asked
+from ntmobile.machines.signalling.session import (
     HELLO_SIZE,
     HELLO_TIMEOUT,
     HINTS_UNTIL_LOST,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines.splitting import WAITING, Joining, halves
+from ntmobile.machines.tunnel.splitting import WAITING, Joining, halves
 
 
 class SplittingTests(SynchronousTestCase):

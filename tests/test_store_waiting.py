@@ -175,6 +175,20 @@ class EntryTests(WaitingStoreCase):
         self.assertEqual(self.entries(), [])
         self.assertEqual(len(self.store.entries(TABLET, None, b"", AT, 9)), 1)
 
+    def test_same_identifier(self) -> None:
+        """R32: a sender who takes another's identifier hides and erases nothing of the other."""
+        tablet = an_entry(1, sender=TABLET)
+        for entry in (an_entry(1), an_entry(2), tablet, an_entry(3)):
+            self.keep_entry(entry)
+        name = tablet.identifier
+        after = [
+            self.store.entries(LAPTOP, None, name, AT, 9, sender) for sender in (PHONE, TABLET)
+        ]
+        self.assertEqual(after, [[an_entry(2), tablet, an_entry(3)], [an_entry(3)]])
+        self.assertTrue(self.store.erase_entry(LAPTOP, name, TABLET))
+        self.assertFalse(self.store.erase_entry(LAPTOP, name, TABLET))
+        self.assertEqual(self.entries(), [an_entry(1), an_entry(2), an_entry(3)])
+
     def test_again(self) -> None:
         """What a cache server says again replaces what it said, and is nothing new."""
         self.keep_entry(an_entry(1))

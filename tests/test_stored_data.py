@@ -146,10 +146,16 @@ class CacheTests(LinkCase):
         self.assertEqual((data.kind, data.sender, data.message), ("data", PHONE, "hello"))
         self.assertEqual(data.endpoints, SERVER.endpoints)
         self.assertEqual(await self.entries(laptop, "?application=other"), ())
-        rest = await self.entries(laptop, f"?after={key.identifier.hex()}")
+        rest = await self.entries(laptop, f"?after={key.identifier.hex()}&sender={PHONE}")
         self.assertEqual(rest, (data,))
-        answer = await laptop.ask("DELETE", f"/v1/caches/{key.identifier.hex()}")
-        self.assertEqual(answer.status, 204)
+        rest = await self.entries(laptop, f"?after={key.identifier.hex()}&sender={LAPTOP}")
+        self.assertEqual(rest, (key, data))
+        for sender, left in ((LAPTOP, (key, data)), (PHONE, (data,))):
+            path = f"/v1/caches/{key.identifier.hex()}?sender={sender}"
+            self.assertEqual((await laptop.ask("DELETE", path)).status, 204)
+            self.assertEqual(await self.entries(laptop), left)
+        answer = await laptop.ask("DELETE", f"/v1/caches/{key.identifier.hex()}?sender=A/B")
+        self.assertEqual(answer.status, 400)
         self.assertEqual(await self.entries(laptop), (data,))
 
     async def test_notified(self) -> None:

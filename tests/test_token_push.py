@@ -16,7 +16,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import AccessDenied, ConfigurationError, Unreachable
-from ntmobile.machines.tokens import TokenTable
+from ntmobile.interfaces import TokenChanges
+from ntmobile.machines.exchange.tokens import TokenTable
 from ntmobile.protocols.by_protocol import HTTP_PROTOCOL
 from ntmobile.protocols.http_routes import Answer, Call, Head, Route, Table
 from ntmobile.protocols.http_server import HttpApi
@@ -30,6 +31,7 @@ from ntmobile.servers.token_push import (
     FUTILE,
     RETRY_LONGEST,
     CacheConversation,
+    TokenPush,
 )
 from ntmobile.wire.documents import read_document, write_document
 from ntmobile.wire.messages.exchange import Token, TokenAcknowledgement, TokenUpdate
@@ -303,6 +305,29 @@ class ConversationTests(SynchronousTestCase):
         self.successResultOf(Deferred.fromCoroutine(self.conversation.stop()))
         self.conversation.changed()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class UpdateTests(SynchronousTestCase):
+    """What is in an update."""
+
+    def test_parts(self) -> None:
+        """R12, R34: only the last of several parts has a lease; each has the AS's time."""
+        store: Any = PartsStore()
+        push = TokenPush(store, store, 600.0, lambda: 1234.5, Clock(), 7)
+        asked = [self.successResultOf(push._update(known)) for known in (None, 0, 3, 6)]
+        found = [(one.since, one.sequence, one.lease, one.time) for one in asked]
+        expected = [(7, 7, 600), (0, 3, 0), (3, 6, 0), (6, 7, 600)]
+        self.assertEqual(found, [(*each, 1234500) for each in expected])
+
+
+class PartsStore:
+    """Seven changes, told by three; and the thread that it is asked in."""
+
+    async def run(self, call: Any, *args: Any) -> Any:
+        return call(*args)
+
+    def token_changes(self, known: int, at: float) -> TokenChanges:
+        return TokenChanges(min(7, known + 3), (), ())
 
 
 class ConfigurationTests(SynchronousTestCase):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines.tokens import TokenTable
+from ntmobile.machines.exchange.tokens import TokenTable
 from ntmobile.wire.messages.exchange import Token, TokenUpdate
 
 PHONE, LAPTOP = "phone.alice.dc1.ntm.example", "laptop.bob.dc1.ntm.example"
@@ -79,6 +79,21 @@ class TokenTests(SynchronousTestCase):
         self.assertFalse(self.table.accepts(700))
         self.assertTrue(self.table.apply(TokenUpdate(1, 1), 800))
         self.assertTrue(self.table.accepts(801))
+
+    def test_parts(self) -> None:
+        """R34: nobody is refused for a token still to be told, nor served by half of them."""
+        self.table.apply(TokenUpdate(1, 0, (token(1),)), 0)
+        self.assertTrue(self.table.apply(TokenUpdate(5, 0, (token(5),), lease=0), 10))
+        self.assertFalse(self.table.accepts(10))
+        self.assertFalse(self.table.heard)
+        self.table.apply(TokenUpdate(6, 5, (token(6),), lease=0), 10)
+        self.assertFalse(self.table.accepts(10))
+        self.table.apply(TokenUpdate(7, 6, (token(7),)), 10)
+        self.assertTrue(self.table.accepts(10))
+        self.table.apply(TokenUpdate(9, 7, (), lease=0), 100)
+        self.assertTrue(self.table.accepts(609))
+        self.assertFalse(self.table.accepts(610))
+        self.assertTrue(self.table.heard)
 
     def test_expired(self) -> None:
         """Expired tokens are forgotten."""

@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.client.traffic import Traffic
+from ntmobile.machines.device.shown import ShownAddresses
 from ntmobile.machines.effects import Address
-from ntmobile.machines.shown import ShownAddresses
 from ntmobile.wire.headers import Kind
 from tests.tunnels import certified
 

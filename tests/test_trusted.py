@@ -7,7 +7,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from ntmobile.errors import ConfigurationError
-from ntmobile.machines.frames import FrameReader, frame
+from ntmobile.machines.login.frames import FrameReader, frame
 from ntmobile.servers.realm import Realm
 from ntmobile.servers.trusted import check_told, trusted_realms, with_realm
 from ntmobile.wire.codec import FRAME_LIMIT

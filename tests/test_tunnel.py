@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines.constants import INNER_MTU, NARROW_MTU, NARROW_PAYLOAD, QUEUE
-from ntmobile.machines.tunnel import unknown_hint
-from ntmobile.machines.tunnel_effects import Doubted, Established, RoundTrip
+from ntmobile.machines.tunnel.constants import INNER_MTU, NARROW_MTU, NARROW_PAYLOAD, QUEUE
+from ntmobile.machines.tunnel.events import Doubted, Established, RoundTrip
+from ntmobile.machines.tunnel.tunnel import unknown_hint
 from ntmobile.wire.headers import Flag, Header, Kind
 from ntmobile.wire.messages.realtime import Purpose
 from tests.tunnels import HIGH, Internet, Nat, Node, certified, packet

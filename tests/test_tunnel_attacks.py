@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from ntmobile.machines.constants import AMPLIFICATION, NOMINATIONS, PROBES
 from ntmobile.machines.effects import Address
-from ntmobile.machines.paths import PathState
+from ntmobile.machines.tunnel.constants import AMPLIFICATION, NOMINATIONS, PROBES
+from ntmobile.machines.tunnel.paths import PathState
 from ntmobile.wire.headers import Header, Kind
 from ntmobile.wire.messages.fields import Endpoint
 from ntmobile.wire.messages.tunnel import PathOffer

@@ -8,10 +8,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines import constants
-from ntmobile.machines.handshake import Initiation, Parties, Reception
-from ntmobile.machines.keys import Epoch
-from ntmobile.machines.tunnel import unknown_hint
+from ntmobile.machines.tunnel import constants
+from ntmobile.machines.tunnel.handshake import Initiation, Parties, Reception
+from ntmobile.machines.tunnel.keys import Epoch
+from ntmobile.machines.tunnel.tunnel import unknown_hint
 from ntmobile.wire.codec import encode
 from ntmobile.wire.headers import Flag
 from ntmobile.wire.messages.tunnel import TunnelKeepAlive

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ntmobile.machines.effects import Address
-from ntmobile.machines.paths import PathState
-from ntmobile.machines.tunnel_effects import PathChanged
+from ntmobile.machines.tunnel.events import PathChanged
+from ntmobile.machines.tunnel.paths import PathState
 from ntmobile.wire.headers import Kind
 from ntmobile.wire.messages.realtime import Purpose
 from tests.test_tunnel import TunnelCase, behind

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines.constants import INNER_MTU, MTU_VERIFY, SEALED
 from ntmobile.machines.effects import Transmit, TransmitRun
-from ntmobile.machines.tunnel_effects import Deliver, DeliverRun
+from ntmobile.machines.tunnel.constants import INNER_MTU, MTU_VERIFY, SEALED
+from ntmobile.machines.tunnel.events import Deliver, DeliverRun
 from ntmobile.wire.coalescing import Coalescer
 from ntmobile.wire.headers import Flag
 from ntmobile.wire.offload import GsoKind, Offload, complete

@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import evolve
 
-from ntmobile.machines.tunnel import LocalIdentity
+from ntmobile.machines.tunnel.tunnel import LocalIdentity
 from ntmobile.wire.headers import Flag, Header, Kind
 from ntmobile.wire.messages.realtime import Purpose
 from tests.test_tunnel import TunnelCase

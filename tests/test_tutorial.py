@@ -38,6 +38,12 @@ make_device() {
 make_device alice phone
 make_device bob laptop
 """
+#: The same with a cache server.
+CACHE_SERVER = """
+ntm realm add-cache realm cs1 --dc dc1.ntm.example --address 127.0.0.1
+twistd --pidfile=cs1.pid --logfile=cs1.log ntm-cache --config realm/caches/cs1.toml
+"""
+STORED_DATA = TWO_DEVICES.replace("\ntwistd", f"{CACHE_SERVER}twistd", 1)
 
 
 def shim(argv: list[str]) -> str:
@@ -91,6 +97,10 @@ class TypedTests(LabTestCase):
     async def test_programs(self) -> None:
         """Programs inside and outside, names, and SSH between two devices."""
         await self.type_page("howto/programs.md", "ssh", "ip", "curl", prologue=TWO_DEVICES)
+
+    async def test_sending(self) -> None:
+        """Stored data: sent to a device that is off, listed, fetched, and confirmed."""
+        await self.type_page("howto/sending.md", "python3", prologue=STORED_DATA)
 
     async def test_second_domain(self) -> None:
         """A second domain on the same machine, and trust in another realm."""

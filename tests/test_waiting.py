@@ -3,9 +3,9 @@ from __future__ import annotations
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-import ntmobile.machines.waiting as module
-from ntmobile.machines.directing import Notify, TellClient, TellCoordinator
-from ntmobile.machines.waiting import FROM_ONE
+import ntmobile.machines.direction.waiting as module
+from ntmobile.machines.direction.records import Notify, TellClient, TellCoordinator
+from ntmobile.machines.direction.waiting import FROM_ONE
 from ntmobile.wire.codec import encode
 from ntmobile.wire.messages.coordination import (
     RouteDirectionRefusal,

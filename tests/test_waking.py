@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines import waking as module
-from ntmobile.machines.waking import (
+from ntmobile.machines.signalling import waking as module
+from ntmobile.machines.signalling.waking import (
     ATTEMPTS,
     EACH,
     LIFETIMES,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ntmobile.machines.tunnel_effects import DirectionWanted
-from ntmobile.machines.wanting import Wanting
+from ntmobile.machines.tunnel.events import DirectionWanted
+from ntmobile.machines.tunnel.wanting import Wanting
 from ntmobile.wire.messages.realtime import Purpose
 
 

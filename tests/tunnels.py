@@ -16,15 +16,15 @@ from attrs import define, field
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ntmobile.machines.effects import Address, Transmit, TransmitRun
-from ntmobile.machines.relay import RelayServer
-from ntmobile.machines.tunnel import LocalIdentity, Tunnel, unknown_hint
-from ntmobile.machines.tunnel_effects import (
+from ntmobile.machines.relay.server import RelayServer
+from ntmobile.machines.tunnel.events import (
     Deliver,
     DeliverRun,
     DirectionWanted,
     Effect,
     Ended,
 )
+from ntmobile.machines.tunnel.tunnel import LocalIdentity, Tunnel, unknown_hint
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.headers import Kind
 from ntmobile.wire.messages.coordination import RelayDirection

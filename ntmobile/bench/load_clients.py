@@ -1,7 +1,8 @@
 """Simulated clients for ``ntm bench load``: the datagrams of real ones, and little else.
 
-A hundred thousand :class:`~ntmobile.machines.signalling.ClientSession` would keep the generator
-busy with timers that a closed loop has no use for. What they send is the same; a test holds it so.
+A hundred thousand :class:`~ntmobile.machines.signalling.session.ClientSession` would keep the
+generator busy with timers that a closed loop has no use for. What they send is the same; a test
+holds it so.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ntmobile.errors import MalformedMessage
-from ntmobile.machines.requests import MESSAGE_LIMIT
-from ntmobile.machines.signalling import NONCE_SIZE, check_welcome, hello
+from ntmobile.machines.signalling.requests import MESSAGE_LIMIT
+from ntmobile.machines.signalling.session import NONCE_SIZE, check_welcome, hello
 from ntmobile.wire.codec import Message, decode, encode
 from ntmobile.wire.headers import HEADER, HEADER_SIZE, Flag, Kind
 from ntmobile.wire.messages.fields import Endpoint

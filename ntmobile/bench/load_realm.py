@@ -29,7 +29,7 @@ from ntmobile.bench.load_clients import LoadClient
 from ntmobile.errors import Unreachable
 from ntmobile.interfaces import StoredClient
 from ntmobile.lab import kernel
-from ntmobile.machines.clients import Client, Policy
+from ntmobile.machines.signalling.clients import Client, Policy
 from ntmobile.plugins.files import write_file
 from ntmobile.plugins.location_database import LocationDatabase
 from ntmobile.servers.authority import Signer, issue_device

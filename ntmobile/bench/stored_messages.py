@@ -17,9 +17,9 @@ from ntmobile.bench.transfer import Ask, Job
 from ntmobile.client.exchange import Item
 from ntmobile.client.exchange.asking import coordinator
 from ntmobile.interfaces import Quotas
+from ntmobile.machines.exchange.desk import ENTRIES_ALL, ENTRIES_EACH
 from ntmobile.machines.exchange.keyring import OpenedKey
 from ntmobile.machines.exchange.shared_keys import key_identifier
-from ntmobile.machines.exchange_desk import ENTRIES_ALL, ENTRIES_EACH
 from ntmobile.plugins.caches import deliveries, objects
 from ntmobile.plugins.caches.database import Transaction
 from ntmobile.plugins.caches.sqlite import SQLiteDatabase

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 
 from ntmobile.client.announcing import Announcing
 from ntmobile.client.control import Command, listen_control
+from ntmobile.client.exchange.serving import Serving
 from ntmobile.client.known import load_known, save_known
 from ntmobile.client.last_port import load_port, save_port
 from ntmobile.client.node import Node
@@ -31,9 +32,9 @@ from ntmobile.interfaces import (
     INotificationPresenter,
     VirtualAddresses,
 )
-from ntmobile.machines.correspondence import Of
-from ntmobile.machines.shown import Shown
-from ntmobile.machines.tunnel_effects import Established
+from ntmobile.machines.device.shown import Shown
+from ntmobile.machines.tunnel.correspondence import Of
+from ntmobile.machines.tunnel.events import Established
 from ntmobile.plugins.notify_none import NoPresenter
 from ntmobile.protocols.resolving import NameResolver, adopt
 from ntmobile.wire.icmp import Reason, unreachable
@@ -207,6 +208,7 @@ class Agent(Service):
         reporting = Reporting(
             self.node, lambda: self.problem or ("open" if self.attachment else "opening")
         )
+        serving = Serving(self._reactor, self.node.exchange)
 
         async def status(_: Mapping[str, Any], __: object) -> object:
             return reporting.status()
@@ -253,6 +255,11 @@ class Agent(Service):
             "why": why,
             "netcheck": netcheck,
             "down": down,
+            "send": serving.send,
+            "sent": serving.sent,
+            "withdraw": serving.withdraw,
+            "inbox": serving.inbox,
+            "get": serving.get,
         }
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from ntmobile.client.exchange import Arrived
 from ntmobile.interfaces import Announcement, INotificationPresenter
 from ntmobile.wire.messages.realtime import NotificationRequest, Reason
 from ntmobile.wire.text import printable
@@ -35,12 +36,17 @@ class Announcing:
         return self._presenter.stop()
 
     def told(self, event: object) -> None:
-        """An event of the node: a :class:`NotificationRequest` of the DC, or an Announcement."""
+        """An event of the node: what its DC says, what has arrived, or an Announcement."""
         match event:
             case NotificationRequest(receiver, kind) if receiver == self._fqdn and kind in _KNOWN:
                 # The DC's own words: it could say anything. Who has verified the item says so.
                 self.show(
                     Announcement(Reason(kind), event.sender, event.message, event.application)
+                )
+            case Arrived(item):
+                text = item.manifest.message
+                self.show(
+                    Announcement(Reason.ITEM, item.sender, text, item.application, verified=True)
                 )
             case Announcement():
                 self.show(event)

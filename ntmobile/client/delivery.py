@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ntmobile.machines.shown import ShownAddresses
+from ntmobile.machines.device.shown import ShownAddresses
 from ntmobile.wire.coalescing import Coalescer
 from ntmobile.wire.offload import Offload, complete
 from ntmobile.wire.packet import Buffer

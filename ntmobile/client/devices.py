@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ntmobile.errors import AuthenticationError, MalformedMessage, Unreachable
-from ntmobile.machines.identities import Devices, session_proof, verify_devices
+from ntmobile.machines.login.identities import Devices, session_proof, verify_devices
 from ntmobile.protocols.device_link import connect_device
 from ntmobile.protocols.link import Link
 from ntmobile.protocols.tls import connection_of, exporter

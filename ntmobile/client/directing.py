@@ -22,11 +22,11 @@ from ntmobile.errors import (
     Unreachable,
     UntrustedIdentity,
 )
-from ntmobile.machines.clients import Policy
-from ntmobile.machines.constants import DIRECTION_LIFETIME
-from ntmobile.machines.correspondence import AskDirection, Correspondence
-from ntmobile.machines.identities import Devices
-from ntmobile.machines.shown import ShownAddresses
+from ntmobile.machines.device.shown import ShownAddresses
+from ntmobile.machines.login.identities import Devices
+from ntmobile.machines.signalling.clients import Policy
+from ntmobile.machines.tunnel.constants import DIRECTION_LIFETIME
+from ntmobile.machines.tunnel.correspondence import AskDirection, Correspondence
 from ntmobile.wire import names
 from ntmobile.wire.certificates import DeviceCertificate, TrustStore
 from ntmobile.wire.messages.realtime import (

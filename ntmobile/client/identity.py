@@ -11,7 +11,7 @@ from pathlib import Path
 from attrs import evolve, field, frozen
 
 from ntmobile.client.keys import PrivateKeys, certificate_from_pem, certificate_to_pem
-from ntmobile.client.state import AUTHORITY, DEVICE, PENDING, TRUST
+from ntmobile.client.state import AUTHORITY, DEVICE, EXCHANGE, OUTBOX, PENDING, TRUST
 from ntmobile.errors import (
     CertificateError,
     ConfigurationError,
@@ -19,7 +19,7 @@ from ntmobile.errors import (
     NotRegistered,
     StorageFailed,
 )
-from ntmobile.machines.login import DeviceKeys
+from ntmobile.machines.login.proofs import DeviceKeys
 from ntmobile.plugins.files import make_directory, read_file, read_secret, write_file
 from ntmobile.wire import names
 from ntmobile.wire.certificates import Authority, DeviceCertificate, TrustStore
@@ -124,10 +124,12 @@ def is_for(certificate: DeviceCertificate, keys: DeviceKeys) -> bool:
 
 
 def erase(directory: Path) -> None:
-    """Remove the secrets of a device that logged out; its settings and pins stay."""
+    """Remove the secrets of a device that logged out; settings, pins and what came stay."""
     try:
-        for name in (DEVICE, PENDING):
+        for name in (DEVICE, PENDING, EXCHANGE, f"{EXCHANGE}-wal", f"{EXCHANGE}-shm"):
             (directory / name).unlink(missing_ok=True)
+        for path in (directory / OUTBOX).glob("*"):
+            path.unlink(missing_ok=True)
     except OSError as problem:
         raise unwritable(directory, problem) from None
 

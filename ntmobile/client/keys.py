@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from ntmobile.errors import ConfigurationError
 from ntmobile.machines.exchange.xwing import SEED_SIZE, expand, public_bytes
-from ntmobile.machines.login import DeviceKeys
+from ntmobile.machines.login.proofs import DeviceKeys
 from ntmobile.wire.certificates import DeviceCertificate
 
 _BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 -]+)-----\n.*?-----END \1-----\n?", re.DOTALL)

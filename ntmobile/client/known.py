@@ -14,7 +14,7 @@ import msgspec
 from twisted.logger import Logger
 
 from ntmobile.errors import InvalidName
-from ntmobile.machines.shown import Shown
+from ntmobile.machines.device.shown import Shown
 from ntmobile.plugins.files import write_file
 from ntmobile.wire import names
 

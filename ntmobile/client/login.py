@@ -30,7 +30,7 @@ from ntmobile.errors import (
     Unreachable,
 )
 from ntmobile.interfaces import Coordinator, ICoordinatorLookup, ICoordinatorLookupProvider
-from ntmobile.machines.login import (
+from ntmobile.machines.login.proofs import (
     accept_certificate,
     accept_trust,
     certificate_login,

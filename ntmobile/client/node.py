@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ntmobile.client.directing import Directing, Pins
+from ntmobile.client.exchange import Exchange
 from ntmobile.client.login import LoginResult
 from ntmobile.client.registering import Registering
 from ntmobile.client.tracing import DatagramTrace
@@ -29,16 +30,16 @@ from ntmobile.errors import (
     Unreachable,
 )
 from ntmobile.interfaces import IAttachment, INetworkWatcher, LocalNetworks
-from ntmobile.machines.clients import Policy
-from ntmobile.machines.correspondence import Correspondence, Of
+from ntmobile.machines.device.shown import Shown, ShownAddresses
 from ntmobile.machines.effects import Address
-from ntmobile.machines.identities import Devices
-from ntmobile.machines.paths import Path
-from ntmobile.machines.registration import Rebound, Registered
-from ntmobile.machines.requests import Asked
-from ntmobile.machines.shown import Shown, ShownAddresses
-from ntmobile.machines.tunnel import LocalIdentity, Tunnel
-from ntmobile.machines.tunnel_effects import Doubted, Ended, Established, PathChanged, RoundTrip
+from ntmobile.machines.login.identities import Devices
+from ntmobile.machines.signalling.clients import Policy
+from ntmobile.machines.signalling.registration import Rebound, Registered
+from ntmobile.machines.signalling.requests import Asked
+from ntmobile.machines.tunnel.correspondence import Correspondence, Of
+from ntmobile.machines.tunnel.events import Doubted, Ended, Established, PathChanged, RoundTrip
+from ntmobile.machines.tunnel.paths import Path
+from ntmobile.machines.tunnel.tunnel import LocalIdentity, Tunnel
 from ntmobile.protocols import trace
 from ntmobile.protocols.virtual_udp import VirtualSocket
 from ntmobile.wire import names
@@ -51,6 +52,7 @@ from ntmobile.wire.messages.realtime import (
     Outcome,
     PolicyRequest,
     Purpose,
+    Reason,
     RevocationOrder,
     RouteDirection,
     RouteDirectionAcknowledgement,
@@ -92,6 +94,7 @@ class Node:
     :param watcher: tells of changes of the network.
     :param log_in: logs in with the certificate.
     :param ask_devices: gets the verified device list of a user (R5).
+    :ivar exchange: stored data: what is sent to and from devices that are off.
     :ivar fqdn: this device. :ivar correspondence: its tunnels. :ivar shown: its correspondents.
     """
 
@@ -108,11 +111,13 @@ class Node:
         watcher: INetworkWatcher,
         settings: NodeSettings,
         ask_devices: Callable[[str], Awaitable[Devices]],
+        exchange: Exchange,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.fqdn = certificate.fqdn
         self.certificate = certificate
         self.settings = settings
+        self.exchange = exchange
         self.networks = LocalNetworks(())
         self._reactor = reactor
         self._x25519 = x25519
@@ -206,14 +211,16 @@ class Node:
             self.correspondence.end(tunnel.peer, "going down", self._reactor.seconds())
         self.traffic.stop()
         self.ways.stop()
+        await self.exchange.stop()
         await self.registering.stop()
         await self.traffic.sockets.close()
 
     def listen(self, listener: Callable[[object], None]) -> None:
-        """Tell a listener of what happens: tunnel effects with their peer, and registrations."""
+        """Tell a listener of what happens: tunnel effects, registrations, stored data."""
         self._listeners.append(listener)
 
-    def _tell(self, event: object) -> None:
+    def tell(self, event: object) -> None:
+        """Tell the listeners."""
         for listener in self._listeners:
             try:
                 listener(event)
@@ -379,6 +386,7 @@ class Node:
         self.registering.network_changed()
         self.correspondence.network_changed(addresses, self._reactor.seconds())
         self.traffic.flush()
+        self.exchange.network_changed()
 
     def _tunnel_told(self, told: Of) -> None:
         peer = told.peer
@@ -409,7 +417,7 @@ class Node:
                 answer = self._pings.pop((peer, sequence), None)
                 if answer is not None:
                     answer.callback(seconds)
-        self._tell(told)
+        self.tell(told)
 
     def _refused(self, peer: str, problem: NTMobileError) -> None:
         for waiting in self._connecting.pop(peer, []):
@@ -424,7 +432,7 @@ class Node:
         self.directing.trust = session.trust
         self.correspondence.renew(LocalIdentity.of(session.certificate, self._x25519))
         self._took(self.networks)
-        self._tell(session)
+        self.tell(session)
 
     def registered(self, event: Registered) -> None:
         """The DC has our location."""
@@ -435,14 +443,15 @@ class Node:
         if event.fresh:
             self.correspondence.coordinator_back(self._reactor.seconds())
             self.traffic.flush()
-        self._tell(event)
+            self.exchange.start()
+        self.tell(event)
 
     def rebound(self, event: Rebound) -> None:
         """Our NAT rebound: what goes through it is probed as after a move."""
         addresses = self.correspondence.addresses
         self.correspondence.network_changed(addresses, self._reactor.seconds())
         self.traffic.flush()
-        self._tell(event)
+        self.tell(event)
 
     def reached(self, way: object) -> None:
         """The DC answered by this way."""
@@ -475,7 +484,9 @@ class Node:
                 else:
                     self.end(peer, "revoked")
             case NotificationRequest() as request:
-                self._tell(request)
+                self.tell(request)
+                if request.kind == Reason.ITEM:
+                    self.exchange.look()
                 self.registering.answer(asked, Acknowledgement())
             case _:
                 refusal = Acknowledgement(Outcome.REFUSED, "not understood")

@@ -19,7 +19,7 @@ from ntmobile.errors import (
     UnknownName,
     UntrustedIdentity,
 )
-from ntmobile.machines.identities import Devices, fingerprint, succeeds
+from ntmobile.machines.login.identities import Devices, fingerprint, succeeds
 from ntmobile.plugins.files import make_directory
 from ntmobile.wire.certificates import DeviceCertificate
 

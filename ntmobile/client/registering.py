@@ -31,9 +31,15 @@ from ntmobile.errors import (
 )
 from ntmobile.interfaces import Way
 from ntmobile.machines.effects import Address, Transmit
-from ntmobile.machines.registration import Rebound, Registered, Registration, Silent, State
-from ntmobile.machines.requests import Answered, Asked, TimedOut
-from ntmobile.machines.signalling import ClientSession, Lost, Reached
+from ntmobile.machines.signalling.registration import (
+    Rebound,
+    Registered,
+    Registration,
+    Silent,
+    State,
+)
+from ntmobile.machines.signalling.requests import Answered, Asked, TimedOut
+from ntmobile.machines.signalling.session import ClientSession, Lost, Reached
 from ntmobile.protocols.timing import MachineTimer
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.fields import Endpoint

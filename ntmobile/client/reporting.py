@@ -7,9 +7,9 @@ from typing import Any
 
 from ntmobile.client.node import Node
 from ntmobile.errors import NTMobileError
-from ntmobile.machines.constants import INNER_MTU
-from ntmobile.machines.paths import Path
-from ntmobile.machines.tunnel import Tunnel
+from ntmobile.machines.tunnel.constants import INNER_MTU
+from ntmobile.machines.tunnel.paths import Path
+from ntmobile.machines.tunnel.tunnel import Tunnel
 
 
 class Reporting:

@@ -10,6 +10,7 @@
     DIR/known.json  the addresses that programs know correspondents by
     DIR/port        the UDP port of the last agent
     DIR/exchange.db keys and state of stored data
+    DIR/outbox/     content that is being sent;  DIR/received/  items fetched without a file's name
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ TRUST: Final = "trust"
 PINS: Final = "pins.db"
 KNOWN: Final = "known.json"
 PORT: Final = "port"
+EXCHANGE: Final = "exchange.db"
+OUTBOX: Final = "outbox"
+RECEIVED: Final = "received"
 
 
 def default_state(environment: Mapping[str, str] = os.environ) -> Path:

@@ -10,10 +10,10 @@ from ntmobile.client.sockets import ClientSockets
 from ntmobile.client.tracing import DatagramTrace
 from ntmobile.errors import MalformedMessage, NotPermittedHere
 from ntmobile.interfaces import VirtualAddresses
-from ntmobile.machines.correspondence import AskDirection, Correspondence, Of
+from ntmobile.machines.device.shown import ShownAddresses
 from ntmobile.machines.effects import Address, Transmit, TransmitRun
-from ntmobile.machines.shown import ShownAddresses
-from ntmobile.machines.tunnel_effects import Deliver, DeliverRun
+from ntmobile.machines.tunnel.correspondence import AskDirection, Correspondence, Of
+from ntmobile.machines.tunnel.events import Deliver, DeliverRun
 from ntmobile.plugins.attach_datagram import DatagramAttachment
 from ntmobile.protocols import trace
 from ntmobile.protocols.timing import MachineTimer

@@ -1,7 +1,7 @@
 """Make before break at the sockets: which interface a node sends through, in each family.
 
-The machine :class:`~ntmobile.machines.egress.Egress` decides; here its questions go to the DC
-through the interface in question, and its decisions to the sockets.
+The machine :class:`~ntmobile.machines.device.egress.Egress` decides; here its questions go to the
+DC through the interface in question, and its decisions to the sockets.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from twisted.logger import Logger
 
 from ntmobile.client.sockets import ClientSockets
 from ntmobile.interfaces import LocalNetworks, Way
+from ntmobile.machines.device.egress import Egress
 from ntmobile.machines.effects import Transmit
-from ntmobile.machines.egress import Egress
 from ntmobile.protocols import trace
 from ntmobile.protocols.timing import MachineTimer
 

@@ -1,8 +1,8 @@
-"""The message ladder: who sends what to whom, and when, in 80 columns (the paper, figure 2)."""
+"""The message ladder: who sends what to whom and when (the paper, figures 2 to 4)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Final
 
@@ -34,6 +34,38 @@ MEANINGS: Final = {
     "Tunnel Request": "handshake",
     "Tunnel Response": "keys",
 }
+#: The same for figures 3 and 4.
+STORED: Final = {
+    "Registration Request": "I am here",
+    "Registration Response": "noted",
+    "Pre-key Request": "CN's key, please",
+    "Pre-key Response": "",
+    "Temporal Key Upload Request": "for CN",
+    "Temporal Key Upload Response": "",
+    "Temporal Key Transfer Request": "",
+    "Temporal Key Transfer Response": "",
+    "Encryption Key Upload Request": "",
+    "Encryption Key Upload Response": "",
+    "Encryption Key Exchange Request": "",
+    "Encryption Key Exchange Response": "",
+    "Encrypted Data Upload Request": "",
+    "Encrypted Data Upload Response": "",
+    "Encrypted Data Exchange Request": "",
+    "Encrypted Data Exchange Response": "",
+    "Notification Request": "data waits",
+    "Cache List Download Request": "where?",
+    "Cache List Download Response": "",
+    "Encryption Key Download Request": "",
+    "Encryption Key Download Response": "",
+    "Temporal Key Download Request": "",
+    "Temporal Key Download Response": "",
+    "Encrypted Data List Request": "",
+    "Encrypted Data List Response": "",
+    "Encrypted Data Download Request": "",
+    "Encrypted Data Download Response": "",
+    "Encrypted Data Confirmation Request": "",
+    "Encrypted Data Confirmation Response": "",
+}
 #: Steps of one program: what is written for them, before their own words.
 STEPS: Final = {
     "network": "new address",
@@ -41,6 +73,11 @@ STEPS: Final = {
     "tunnel": "tunnel up",
     "path": "now",
     "goes on": "goes on",
+}
+STORED_STEPS: Final = {
+    "lookup": "DNS",
+    "arrived": "verified: it is",
+    "delivered": "verified: it came",
 }
 
 
@@ -73,11 +110,14 @@ class Ladder:
     """Draws events as lines: the first of each kind between the same two, and counts the others.
 
     :ivar lanes: from left to right.
+    :ivar meanings: :ivar steps: which messages and steps are drawn, with what words.
     :ivar start: unix seconds that times are counted from; None: those of the first event.
     :ivar repeated: messages that were not drawn.
     """
 
     lanes: Sequence[Lane]
+    meanings: Mapping[str, str] = field(default=MEANINGS)
+    steps: Mapping[str, str] = field(default=STEPS)
     start: float | None = None
     repeated: int = 0
     _seen: set[tuple[str, str, str, str]] = field(factory=set)
@@ -101,7 +141,7 @@ class Ladder:
         places = {lane.name: number for number, lane in enumerate(self.lanes)}
         here, there = places.get(event.sender), places.get(event.receiver)
         message = bool(event.receiver)
-        if here is None or event.message not in (MEANINGS if message else STEPS):
+        if here is None or event.message not in (self.meanings if message else self.steps):
             return None
         if message and there is None:
             return None
@@ -111,7 +151,7 @@ class Ladder:
             return None
         self._seen.add(key)
         if there is None:
-            return self._line(event, self._mark(here), _step(event), Style.STEP)
+            return self._line(event, self._mark(here), self._step(event), Style.STEP)
         through = next((places[one] for one in places if one in event.detail.split()), None)
         style = Style.TUNNEL if event.message.startswith("Tunnel") else Style.SIGNALLING
         return self._line(event, self._arrow(here, there, through), self._words(event), style)
@@ -145,7 +185,7 @@ class Ladder:
         return "".join(line)
 
     def _words(self, event: Event) -> str:
-        meaning = MEANINGS[event.message]
+        meaning = self.meanings[event.message]
         if event.sender in [lane.name for lane in self.lanes[2:]]:
             meaning = meaning.replace("CN", "MN")
         if event.message == "Route Direction" and "relay" in event.detail:
@@ -154,9 +194,13 @@ class Ladder:
         shown = f"{event.message}: {meaning}"
         return shown if meaning and len(shown) <= room else event.message
 
-
-def _step(event: Event) -> str:
-    if event.message == "network" and event.detail == "none":
-        return "leaves its network"
-    # "DOMAIN is at ADDRESS" is a word too long for its place.
-    return f"{STEPS[event.message]}: {event.detail.replace(' is at ', ' at ')}"
+    def _step(self, event: Event) -> str:
+        if event.message == "network" and event.detail == "none":
+            return "leaves its network"
+        # "DOMAIN is at ADDRESS" is a word too long for its place.
+        detail = event.detail.replace(" is at ", " at ")
+        if event.message in ("arrived", "delivered"):
+            for lane in sorted(self.lanes, key=lambda lane: -len(lane.name)):
+                detail = detail.replace(lane.name, lane.title)
+            return f"{self.steps[event.message]} {detail}"
+        return f"{self.steps[event.message]}: {detail}"

@@ -57,7 +57,7 @@ class LoopbackWorld:
 
     async def build(self) -> Platform:
         """See :class:`~ntmobile.demo.world.World`."""
-        names = ("as", "dc1", "dc2", "rs1")
+        names = ("as", "dc1", "dc2", "rs1", "cs1")
         *ports, dns1, dns2 = free_ports(len(names) + 2)
         sites = {
             name: Site((HOST,), port, {"dc1": dns1, "dc2": dns2}.get(name, 53))
@@ -105,6 +105,12 @@ class LoopbackWorld:
         """See :class:`~ntmobile.demo.world.World`."""
         for device in self._devices.values():
             device.signal(signal.SIGUSR1)
+
+    async def switch_off(self, platform: Platform) -> None:
+        """See :class:`~ntmobile.demo.world.World`."""
+        for device in ("phone", "laptop"):
+            await platform.stop(device)
+        await platform.start_agents("phone")
 
     def close(self, *, keep: bool) -> Path | None:
         """See :class:`~ntmobile.demo.world.World`."""

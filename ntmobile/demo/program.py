@@ -54,6 +54,9 @@ class Program(Protocol):
     async def stop(self, timeout: float = 10.0) -> int:
         """End it, in order if it can be."""
 
+    async def exited(self, timeout: float = 10.0) -> int:
+        """Wait for its end; give the exit status."""
+
     async def wait_for(self, pattern: str, timeout: float = 10.0) -> re.Match[str]:
         """Wait until its output matches; fail at once if it ends."""
 
@@ -102,7 +105,7 @@ class LocalProgram:
         self._process.send_signal(number)
 
     async def exited(self, timeout: float = 10.0) -> int:
-        """Wait for its end; give the exit status."""
+        """See :class:`Program`."""
 
         async def ended() -> bool:
             return self._process.poll() is not None

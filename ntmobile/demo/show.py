@@ -15,9 +15,10 @@ from twisted.python.failure import Failure
 
 from ntmobile.demo.counting import Counting
 from ntmobile.demo.following import HOLD, Event, Following
-from ntmobile.demo.ladder import WIDTH, Ladder, Lane, Style
-from ntmobile.demo.platform import CN, DC_CN, DC_MN, MN, RS, Platform
-from ntmobile.demo.world import Act, World
+from ntmobile.demo.ladder import STORED, STORED_STEPS, WIDTH, Ladder, Lane, Style
+from ntmobile.demo.mail import Mail, Ran
+from ntmobile.demo.platform import CN, CS, DC_CN, DC_MN, MN, RS, Platform
+from ntmobile.demo.world import OFF, ON, Act, World
 from ntmobile.lab.process import eventually, pause
 from ntmobile.lab.supervision import LabError
 
@@ -34,6 +35,15 @@ CAST: Final = (
     ("DC-MN", DC_MN, "coordinates alice's devices"),
     ("DC-CN", DC_CN, "coordinates bob's devices"),
     ("RS", RS, "relays where nothing else works"),
+    ("CS", CS, "keeps data for devices that are off"),
+)
+#: Figures 3 and 4 have a cache server where figure 2 has a relay.
+STORED_LANES: Final = (
+    Lane("MN", MN),
+    Lane("DC-MN", DC_MN),
+    Lane("CS", CS),
+    Lane("DC-CN", DC_CN),
+    Lane("CN", CN),
 )
 #: Seconds without a message after which an act is over, and for which an act lasts at least.
 QUIET: Final = 0.5
@@ -92,7 +102,11 @@ class Show:
             await self._move(4, both, counting, self.world.move_both),
         ]
         await self._all_run()
-        self._summary(counting, set_up, moves)
+        mail = Mail(platform)
+        await self._send(mail)
+        await self._collect(mail)
+        await self._all_run()
+        self._summary(counting, set_up, moves, mail)
         self.stop()
 
     def stop(self) -> None:
@@ -108,7 +122,7 @@ class Show:
         platform = self.platform
         assert platform is not None
         await self._step("ntm realm: an authority, certificates, two users", self._make_realm())
-        await self._step("twistd: an AS, two DCs, an RS", platform.start_servers())
+        await self._step("twistd: an AS, two DCs, an RS, a CS", platform.start_servers())
         await self._step("ntm enroll: a phone for alice, a laptop for bob", platform.enroll())
         self.say(f"  {'all together':<66}{time.monotonic() - began:5.1f} s")
         self.say()
@@ -184,6 +198,40 @@ class Show:
         ]
         return Handover(act.title, gap, ways[-1] if ways else "")
 
+    async def _send(self, mail: Mail) -> None:
+        """What is sent while its receiver is off (figures 3 and 4, the sender's half)."""
+        await self.world.switch_off(mail.platform)
+        await pause(self._clock, 2 * HOLD)  # how they ended is not drawn
+        self._draw()
+        self._ladder = Ladder(STORED_LANES, STORED, STORED_STEPS)
+        began = time.monotonic()
+        self._begin(5, OFF, None)
+        for command in (mail.send_file, mail.send_message):
+            await self._shown(command)
+        await self._settle(began)
+        self._end_repeated()
+
+    async def _collect(self, mail: Mail) -> None:
+        """What happens when the receiver comes back (the receiver's half)."""
+        began = time.monotonic()
+        self._begin(6, ON, None)
+        await mail.platform.start_agents("laptop")
+        await mail.platform.services["laptop"].wait_for('"arrived"')
+        for command in (mail.inbox, mail.get_file, mail.get_message, mail.sent):
+            await self._shown(command)
+        await self._settle(began)
+        self._end_repeated()
+        mail.check()
+
+    async def _shown(self, command: Callable[[], Awaitable[Ran]]) -> None:
+        """Run a command, and show it with what it prints."""
+        ran = await command()
+        await pause(self._clock, 2 * HOLD)  # its messages first
+        self._draw()
+        self.say(f"   $ {ran.typed}", Style.STEP)
+        for line in ran.output.splitlines():
+            self.say(f"   {line}"[:WIDTH].rstrip())
+
     async def _settle(self, began: float) -> None:
         """Until no more messages come."""
 
@@ -196,13 +244,16 @@ class Show:
         await pause(self._clock, HOLD)
 
     def _end(self, counting: Counting, gap: float | None = None) -> None:
-        if self._ladder.repeated:
-            self.say(f"{'':{WIDTH - 37}}+ {self._ladder.repeated} repeated messages, not drawn")
+        self._end_repeated()
         paused = "" if gap is None else f", longest pause {gap * 1000:.0f} ms"
         self.say(
             f"   The program: {counting.connections} connection, "
             f"{counting.answers} answers so far{paused}."
         )
+
+    def _end_repeated(self) -> None:
+        if self._ladder.repeated:
+            self.say(f"{'':{WIDTH - 37}}+ {self._ladder.repeated} repeated messages, not drawn")
 
     def _draw(self) -> None:
         if self._counting is not None:
@@ -225,7 +276,9 @@ class Show:
 
     # -- after the last act
 
-    def _summary(self, counting: Counting, set_up: float, moves: list[Handover]) -> None:
+    def _summary(
+        self, counting: Counting, set_up: float, moves: list[Handover], mail: Mail
+    ) -> None:
         order = "in order" if counting.in_order else "NOT in order"
         rows = [("tunnel", f"{set_up * 1000:.0f} ms", "from the question until both ends had it")]
         rows += [
@@ -235,6 +288,7 @@ class Show:
         told = f"answers over {counting.protocol}, {order}, {counting.lost or 'none'} lost"
         rows.append(("program", str(counting.answers), f"{told}, {counting.sent}"))
         rows.append(("connections", str(counting.connections), "nothing reconnected"))
+        rows.append(("stored data", str(mail.items), mail.summary))
         self.say()
         self.say("Summary", Style.STEP)
         for title, number, words in rows:

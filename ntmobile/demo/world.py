@@ -11,12 +11,12 @@ from twisted.internet.base import ReactorBase
 
 from ntmobile.demo.counting import Counting
 from ntmobile.demo.platform import CN, DC_CN, DC_MN, Platform, Site
-from ntmobile.demo.program import PROGRAMS, Place, python
+from ntmobile.demo.program import PROGRAMS, Place, Program, python
 from ntmobile.lab.internet import RESOLVER4, SERVERS, Access, Internet
 from ntmobile.lab.network import Host, Segment
 from ntmobile.lab.node import Lab
 
-_PORTS: Final = {"as": 4335, "dc1": 4330, "dc2": 4330, "rs1": 4331}
+_PORTS: Final = {"as": 4335, "dc1": 4330, "dc2": 4330, "rs1": 4331, "cs1": 4332}
 #: The counter's port on the laptop.
 COUNTER_PORT: Final = 7007
 _COUNTER: Final = PROGRAMS / "counter.py"
@@ -31,6 +31,19 @@ class Act:
 
     title: str
     words: str
+
+
+#: The acts about stored data are the same in every world.
+OFF: Final = Act(
+    "The laptop is switched off. The phone sends it a file, and a message",
+    "Both are encrypted for the laptop, on the phone. One half of the key goes by the two "
+    "coordinators, the other, and the data, by the cache server (CS): none can read them.",
+)
+ON: Final = Act(
+    "The laptop is switched on, hears that something waits, and fetches it",
+    "It puts the halves of the key together, verifies that all is from the phone, and confirms "
+    "it under its own signature, which the phone verifies.",
+)
 
 
 class World(Protocol):
@@ -57,6 +70,9 @@ class World(Protocol):
 
     async def move_both(self) -> None:
         """Move both devices at once."""
+
+    async def switch_off(self, platform: Platform) -> None:
+        """End the ordinary program, and the laptop; the phone has an agent then."""
 
     def close(self, *, keep: bool) -> Path | None:
         """End all programs, and remove all files unless they are to be kept; tells where."""
@@ -91,6 +107,7 @@ class LabWorld:
     )
     _segments: dict[str, Segment] = field(factory=dict)
     _hosts: dict[str, Host] = field(factory=dict)
+    _counters: tuple[Program, ...] = ()
 
     @classmethod
     def make(cls, reactor: ReactorBase) -> LabWorld:
@@ -137,6 +154,7 @@ class LabWorld:
         inside = platform.exec("phone", *argv)
         client = await platform.places["phone"].spawn(inside, name="counter-client")
         await client.wait_for("^1 ", timeout=30)
+        self._counters = (client, server)
         return Counting(server, client)
 
     async def move_phone(self) -> None:
@@ -147,6 +165,12 @@ class LabWorld:
         """See :class:`World`."""
         await self._hosts["phone"].attachment.move(self._segments["mobile"])
         await self._hosts["laptop"].attachment.move(self._segments["cafe"])
+
+    async def switch_off(self, platform: Platform) -> None:
+        """See :class:`World`."""
+        for program in self._counters:
+            await program.stop()
+        await platform.stop("laptop")
 
     def close(self, *, keep: bool) -> Path | None:
         """See :class:`World`."""

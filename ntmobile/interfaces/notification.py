@@ -81,7 +81,7 @@ class INotifier(Interface):
     """Wakes a client that is off (paper, V-A: transmission of notification).
 
     It need not care for rates, repeating and coalescing: its DC does, see
-    :mod:`ntmobile.machines.waking`.
+    :mod:`ntmobile.machines.signalling.waking`.
     """
 
     def notify(notification: Notification) -> Deferred[NotificationResult]:

@@ -86,12 +86,18 @@ class IWaitingStore(Interface):
         """Keep an entry for each of some devices; limits as for keys."""
 
     def entries(
-        fqdn: str, application: str | None, after: bytes, at: float, most: int
+        fqdn: str, application: str | None, after: bytes, at: float, most: int, sender: str = ""
     ) -> list[CacheEntry]:
-        """Entries that wait, of one application or of all, oldest first, after that one."""
+        """Entries that wait, of one application or of all, oldest first, after that one.
 
-    def erase_entry(fqdn: str, identifier: bytes) -> bool:
-        """Erase the entries of that identifier; whether there was one."""
+        :param sender: of the one that ``after`` names; empty: the newest of that identifier.
+        """
+
+    def erase_entry(fqdn: str, identifier: bytes, sender: str = "") -> bool:
+        """Erase the entry of that identifier and sender; whether there was one.
+
+        :param sender: empty: of any.
+        """
 
     def keep_prekeys(fqdn: str, keys: Sequence[PreKey]) -> None:
         """Keep pre-keys of a device; only the newest, and the identity's, stay."""

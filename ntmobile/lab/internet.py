@@ -28,7 +28,7 @@ from ntmobile.lab.network import Host, Router, Segment, Server
 from ntmobile.lab.node import Lab
 
 #: Servers by name and host number in 192.0.2.0/24 and 2001:db8::/64.
-SERVERS = {"as": 10, "dc1": 11, "dc2": 12, "rs1": 21, "rs2": 22, "dns": 53}
+SERVERS = {"as": 10, "dc1": 11, "dc2": 12, "rs1": 21, "rs2": 22, "cs1": 31, "dns": 53}
 
 RESOLVER4, RESOLVER6 = "192.0.2.53", "2001:db8::35"  # 0x35 is 53
 

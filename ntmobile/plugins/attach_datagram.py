@@ -35,7 +35,7 @@ from ntmobile.interfaces import (
     IAttachmentProvider,
     VirtualAddresses,
 )
-from ntmobile.machines.datagrams import Arrived, DatagramStack, Emit, Refused
+from ntmobile.machines.device.datagrams import Arrived, DatagramStack, Emit, Refused
 from ntmobile.plugins.section import reject_unknown
 from ntmobile.protocols.virtual_udp import Receive, VirtualSocket, VirtualUDPPort
 from ntmobile.wire.offload import Offload

@@ -7,7 +7,7 @@ In a server's configuration; all keys may be left out::
     nameservers = ["192.0.2.53", "[2001:db8::53]:53"]   # else those of /etc/resolv.conf
     timeout = 5.0                                       # seconds for one lookup
 
-The answers are hints (rule R14): see :mod:`ntmobile.machines.locating`.
+The answers are hints (rule R14): see :mod:`ntmobile.machines.direction.locating`.
 """
 
 from __future__ import annotations

@@ -119,7 +119,11 @@ class SQLiteWaitingStore:
 
     def erase_key(self, fqdn: str, identifier: bytes) -> bool:
         """See the interface."""
-        return self._erase("temporal_key", fqdn, identifier)
+        with self._database.access() as database:
+            erased = database.execute(
+                "DELETE FROM temporal_key WHERE fqdn = ? AND identifier = ?", (fqdn, identifier)
+            )
+            return erased.rowcount > 0
 
     # -- entries
 
@@ -132,21 +136,33 @@ class SQLiteWaitingStore:
             return [_keep_entry(database, one, entry, encoded, each, all_) for one in fqdns]
 
     def entries(
-        self, fqdn: str, application: str | None, after: bytes, at: float, most: int
+        self,
+        fqdn: str,
+        application: str | None,
+        after: bytes,
+        at: float,
+        most: int,
+        sender: str = "",
     ) -> list[CacheEntry]:
         """See the interface."""
         with self._database.access("BEGIN") as database:
             rows = database.execute(
                 "SELECT entry FROM entry WHERE fqdn = ? AND (? IS NULL OR application = ?)"
                 " AND expires > ? AND arrival > coalesce((SELECT max(arrival) FROM entry"
-                " WHERE fqdn = ? AND identifier = ?), 0) ORDER BY arrival LIMIT ?",
-                (fqdn, application, application, at, fqdn, after, most),
+                " WHERE fqdn = ? AND identifier = ? AND ? IN ('', sender)), 0)"
+                " ORDER BY arrival LIMIT ?",
+                (fqdn, application, application, at, fqdn, after, sender, most),
             )
             return [_ENTRY.decode(row[0]) for row in rows]
 
-    def erase_entry(self, fqdn: str, identifier: bytes) -> bool:
+    def erase_entry(self, fqdn: str, identifier: bytes, sender: str = "") -> bool:
         """See the interface."""
-        return self._erase("entry", fqdn, identifier)
+        with self._database.access() as database:
+            erased = database.execute(
+                "DELETE FROM entry WHERE fqdn = ? AND identifier = ? AND ? IN ('', sender)",
+                (fqdn, identifier, sender),
+            )
+            return erased.rowcount > 0
 
     # -- pre-keys
 
@@ -178,13 +194,6 @@ class SQLiteWaitingStore:
         return found
 
     # -- all
-
-    def _erase(self, table: str, fqdn: str, identifier: bytes) -> bool:
-        with self._database.access() as database:
-            erased = database.execute(
-                f"DELETE FROM {table} WHERE fqdn = ? AND identifier = ?", (fqdn, identifier)
-            )
-            return erased.rowcount > 0
 
     def expire(self, at: float) -> int:
         """See the interface."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
+from twisted.internet.interfaces import IAddress
 from twisted.internet.tcp import Connection
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
@@ -74,7 +75,18 @@ class BulkTLS(BufferingTLSTransport):
         transport.write(self._tlsConnection.bio_read(len(data) + records * _OVERHEAD))
 
 
-class BulkTLSFactory(TLSMemoryBIOFactory):
-    """Makes them."""
+class TLSFactory(TLSMemoryBIOFactory):
+    """Twisted's makes a TLS connection around nothing where the inner factory refuses one."""
+
+    noisy = False
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """A TLS connection, or None."""
+        inner = self.wrappedFactory.buildProtocol(addr)
+        return None if inner is None else self.protocol(self, inner)
+
+
+class BulkTLSFactory(TLSFactory):
+    """Makes connections that move much."""
 
     protocol = BulkTLS

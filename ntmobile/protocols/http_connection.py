@@ -68,14 +68,6 @@ class HttpConnection(http.HTTPChannel):
         else:
             self._refuse(Problem(problems.SLOW, "the request took too long; send it again"))
 
-    def hold(self) -> None:
-        """Take no more of a body for now."""
-        self._networkProducer.pauseProducing()
-
-    def flow(self) -> None:
-        """Take it again."""
-        self._networkProducer.resumeProducing()
-
     def abort(self) -> None:
         """Cut the connection."""
         self._ended = True
@@ -102,6 +94,7 @@ class HttpConnection(http.HTTPChannel):
         """The head of the first request is expected, after TLS."""
         http.HTTPChannel.connectionMade(self)
         self.expect(self.api.limits.head)
+        self.api.waits(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes of requests."""
@@ -127,6 +120,7 @@ class HttpConnection(http.HTTPChannel):
 
     def allHeadersReceived(self) -> None:
         """The head of a request is there: judge it."""
+        self.api.works(self)
         request = self.requests[-1]
         self.persistent = self.checkPersistence(request, self._version)
         said = request.requestHeaders.getRawHeaders(b"Expect", [b""])[0].lower()
@@ -140,6 +134,11 @@ class HttpConnection(http.HTTPChannel):
             self._send100Continue()
         limits = self.api.limits
         self.expect(limits.grace + self.length / limits.rate if self.length else None)
+
+    def requestDone(self, request: HttpRequest) -> None:
+        """It was answered, and the next one may come."""
+        self.api.waits(self)
+        http.HTTPChannel.requestDone(self, request)
 
     def allContentReceived(self) -> None:
         """All of a request is there."""

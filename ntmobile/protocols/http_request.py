@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
@@ -13,7 +12,13 @@ from twisted.web import http
 from twisted.web.iweb import INonQueuedRequestFactory
 from zope.interface import implementer, provider
 
-from ntmobile.errors import AuthenticationError, MalformedMessage, NTMobileError
+from ntmobile.errors import (
+    AuthenticationError,
+    MalformedMessage,
+    NTMobileError,
+    StorageFailed,
+)
+from ntmobile.protocols.http_bodies import Body
 from ntmobile.protocols.http_limits import SMALL
 from ntmobile.protocols.http_routes import JSON_TYPE, Answer, Head, Receiver
 from ntmobile.wire.documents import write_document
@@ -42,10 +47,8 @@ class HttpRequest(http.Request):
         self._api = channel.api
         self._head: Head | None = None
         self._caller: Any = None
-        self._pieces: list[bytes] = []
-        self._taken = 0
+        self._body: Body | None = None
         self._receiver: Receiver | None = None
-        self._flow = channel.flow
         self._serving = False
         self._refused: NTMobileError | None = None
         self._flowing: Deferred[None] | None = None
@@ -71,11 +74,9 @@ class HttpRequest(http.Request):
         if self._refused is not None:
             # What is not too long is let pass, so that the client reads the answer.
             return length is not None and length <= DROPPED and not expects
-        if length and length > SMALL:
+        self._body = self._api.bodies.begin(length or 0)
+        if length and length > SMALL and not self._body.filed:  # else it comes at a snail's pace
             self._receiver = self._api.receiver(self._head, self._caller)
-            self._taken = length
-            if not self._api.room.take(length, self._flow):
-                self.channel.hold()
         return True
 
     def refuse(self, command: bytes, uri: bytes, version: bytes) -> None:
@@ -104,8 +105,8 @@ class HttpRequest(http.Request):
         """A piece of the body."""
         if self._receiver is not None:
             self._receiver.write(data)
-        elif self._refused is None:
-            self._pieces.append(data)
+        elif self._body is not None:
+            self._body.add(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """All of it is there."""
@@ -118,14 +119,15 @@ class HttpRequest(http.Request):
 
     async def _serve(self) -> None:
         try:
-            if self._refused is not None or self._head is None:
+            if self._refused is not None or self._head is None or self._body is None:
                 raise self._refused or AuthenticationError("not judged")
-            body = b"".join(self._pieces)
-            self._pieces.clear()
+            body = await self._body.whole()
             answer = await self._api.serve(self._head, self._caller, body, self._receiver)
             del body
             await self._answer(answer)
         except NTMobileError as problem:
+            if isinstance(problem, StorageFailed):
+                log.error("a request was not served: {problem}", problem=str(problem))
             self._answer_problem(problem_of(problem))
         except Exception as problem:
             if not self._disconnected:
@@ -137,9 +139,8 @@ class HttpRequest(http.Request):
     def _leave(self) -> None:
         if self._receiver is not None:
             self._receiver.close()
-        taken, self._taken = self._taken, 0
-        if taken:
-            self._api.room.leave(taken, self._flow)
+        if self._body is not None:
+            self._body.close()
 
     async def _answer(self, answer: Answer) -> None:
         if answer.pieces is not None:
@@ -169,8 +170,7 @@ class HttpRequest(http.Request):
                 self.channel.abort()
             return
         finally:
-            if isinstance(answer.pieces, AsyncGenerator):
-                await answer.pieces.aclose()
+            await answer.pieces.aclose()
             if not self._disconnected:
                 self.unregisterProducer()
         if not self._disconnected:

@@ -7,7 +7,7 @@ of it (:mod:`ntmobile.protocols.http_openapi`).
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
 
@@ -136,7 +136,7 @@ class Answer:
     status: int = 200
     document: Message | None = None
     body: bytes = b""
-    pieces: AsyncIterator[bytes] | None = None
+    pieces: AsyncGenerator[bytes, None] | None = None
     length: int = 0
     media: str = OCTETS_TYPE
     headers: tuple[tuple[str, str], ...] = ()

@@ -2,8 +2,8 @@
 
 Twisted's channel parses (:mod:`ntmobile.protocols.http_connection`). What is added: a request is
 matched, its sender known and its length judged when its head is there; a body is kept in memory
-only as far as there is room for bodies; who is slow is told so and cut off; every error is a
-problem document.
+only as far as there is room for bodies, else in a file; who is slow is told so and cut off; every
+error is a problem document.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from ntmobile.machines.login.sources import source_network
+from ntmobile.protocols.http_bodies import Bodies
 from ntmobile.protocols.http_connection import HttpConnection
-from ntmobile.protocols.http_limits import SMALL, Limits, Room
+from ntmobile.protocols.http_limits import SMALL, Limits
 from ntmobile.protocols.http_request import HttpRequest
 from ntmobile.protocols.http_routes import (
     JSON_TYPE,
@@ -46,6 +49,7 @@ class HttpApi(Factory["HttpConnection"]):
     :ivar serving: whether connections are taken at all.
     :param access: name in the routes → who asks.
     :param reactor: time, and threads for digests of long bodies.
+    :param directory: of files for bodies that find no room in memory; None: the system's.
     """
 
     noisy = False
@@ -56,38 +60,68 @@ class HttpApi(Factory["HttpConnection"]):
         access: Mapping[str, Access],
         reactor: Any,
         limits: Limits | None = None,
+        directory: Path | None = None,
     ) -> None:
         self.table = table
         self.limits = limits or Limits()
         self.reactor = reactor
-        self.room = Room(self.limits.bodies)
+        self.bodies = Bodies(self.limits, directory)
         self.serving = True
         self._access = access
         self._connections: dict[HttpConnection, str] = {}
         self._addresses: Counter[str] = Counter()
+        #: Those that wait for a request, the one that waits longest first.
+        self._idle: dict[HttpConnection, None] = {}
 
     def buildProtocol(self, address: Any) -> HttpConnection | None:
-        """A connection, if there are not too many."""
-        host = str(getattr(address, "host", ""))
-        if (
-            not self.serving
-            or len(self._connections) >= self.limits.connections
-            or self._addresses[host] >= self.limits.per_address
-        ):
-            log.debug("a connection from {host} is refused: there are too many", host=host)
+        """A connection, if there are not too many that are of use."""
+        if not self.serving:
+            return None
+        source = source_network(str(getattr(address, "host", "")))
+        if not (self._room_for(source) and self._room_for(None)):
+            log.debug("a connection from {source} is refused: too many", source=source)
             return None
         connection = HttpConnection(self)
-        self._connections[connection] = host
-        self._addresses[host] += 1
+        self._connections[connection] = source
+        self._addresses[source] += 1
         return connection
+
+    def _room_for(self, source: str | None) -> bool:
+        """Whether there is room for one more, of a network or at all.
+
+        If need be the connection goes that waits longest for a request of its client, so that who
+        does nothing but hold connections keeps nobody out.
+        """
+        if source is None:
+            count, most = len(self._connections), self.limits.connections
+        else:
+            count, most = self._addresses[source], self.limits.per_address
+        if count < most:
+            return True
+        for connection in self._idle:
+            if source in (None, self._connections.get(connection)) and connection.peer() is None:
+                self.gone(connection)
+                connection.abort()
+                return True
+        return False
+
+    def waits(self, connection: HttpConnection) -> None:
+        """A connection waits for its client's next request."""
+        if connection in self._connections:
+            self._idle[connection] = None
+
+    def works(self, connection: HttpConnection) -> None:
+        """The head of a request has come on a connection."""
+        self._idle.pop(connection, None)
 
     def gone(self, connection: HttpConnection) -> None:
         """A connection ended."""
-        host = self._connections.pop(connection, None)
-        if host is not None:
-            self._addresses[host] -= 1
-            if not self._addresses[host]:
-                del self._addresses[host]
+        self._idle.pop(connection, None)
+        source = self._connections.pop(connection, None)
+        if source is not None:
+            self._addresses[source] -= 1
+            if not self._addresses[source]:
+                del self._addresses[source]
 
     def log(self, request: HttpRequest) -> None:
         """A request was answered."""

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ntmobile.errors import AuthenticationError, NTMobileError
-from ntmobile.machines.identities import session_proof
+from ntmobile.machines.login.identities import session_proof
 from ntmobile.machines.rate import RateLimiter
 from ntmobile.protocols.link import Link
 from ntmobile.protocols.tls import connection_of, exporter

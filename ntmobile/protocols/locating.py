@@ -1,7 +1,7 @@
 """The conversation that finds a coordinator in the DNS: NS, SRV, then addresses.
 
 NS and both SRV questions go out together, so a lookup costs two round trips to the name server.
-What the answers mean is :mod:`ntmobile.machines.locating`'s.
+What the answers mean is :mod:`ntmobile.machines.direction.locating`'s.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from ntmobile.errors import NTMobileError, UnknownName, Unreachable
 from ntmobile.interfaces import Coordinator
-from ntmobile.machines.locating import (
+from ntmobile.machines.direction.locating import (
     ADDRESSES_EACH,
     ADDRESSES_LIMIT,
     TTL_MAX,

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ntmobile.errors import NTMobileError, Unreachable
-from ntmobile.machines.login import binding_of, check_response, refusal
+from ntmobile.machines.login.proofs import binding_of, check_response, refusal
 from ntmobile.protocols.device_link import PATIENCE as CONNECT
 from ntmobile.protocols.device_link import connect_device
 from ntmobile.protocols.link import Link

@@ -15,9 +15,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ntmobile.errors import AuthenticationError, MalformedMessage, NTMobileError
-from ntmobile.machines.login import binding_of
-from ntmobile.machines.login_relay import Assign, RelayedLogin, RelayedLogins
-from ntmobile.machines.networks import source_network
+from ntmobile.machines.login.proofs import binding_of
+from ntmobile.machines.login.relaying import Assign, RelayedLogin, RelayedLogins
+from ntmobile.machines.login.sources import source_network
 from ntmobile.machines.rate import RateLimiter
 from ntmobile.protocols.link import Link
 from ntmobile.protocols.login_inner import pieces

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from ntmobile.errors import AuthenticationError
-from ntmobile.machines.frames import FrameReader, frame
+from ntmobile.machines.login.frames import FrameReader, frame
 from ntmobile.protocols.tls import ClientTLS, MemoryTLS, ServerTLS
 from ntmobile.wire.codec import Message
 

@@ -1,4 +1,4 @@
-"""The data port of an RS: sockets in front of :class:`~ntmobile.machines.relay.RelayServer` (R25).
+"""An RS's data port: sockets before :class:`~ntmobile.machines.relay.server.RelayServer` (R25).
 
 One socket a family, so that a leg may be IPv4 and its other IPv6. What is forwarded goes out as it
 came in, from the same memory, and is not looked at beyond kind and index. A run whose headers all
@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ntmobile.machines.effects import Address, Transmit
-from ntmobile.machines.relay import RelayServer
-from ntmobile.machines.relay_runs import common_index, parts
+from ntmobile.machines.relay.runs import common_index, parts
+from ntmobile.machines.relay.server import RelayServer
 from ntmobile.protocols.datagram_adapter import AdaptedPort, RunTransport
 from ntmobile.protocols.datagram_sending import Unsent
 from ntmobile.protocols.timing import MachineTimer

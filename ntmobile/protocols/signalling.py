@@ -9,7 +9,12 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from ntmobile.machines.effects import Address, Transmit
-from ntmobile.machines.session_table import ClientAnswered, ClientAsked, ClientHeard, SessionTable
+from ntmobile.machines.signalling.table import (
+    ClientAnswered,
+    ClientAsked,
+    ClientHeard,
+    SessionTable,
+)
 from ntmobile.protocols.datagram_adapter import RunTransport
 from ntmobile.protocols.timing import MachineTimer
 

@@ -1,6 +1,6 @@
 """UDP on virtual addresses for Twisted programs, without a kernel's sockets.
 
-Joins a :class:`~ntmobile.machines.datagrams.DatagramStack` to receivers and Twisted protocols.
+Joins a :class:`~ntmobile.machines.device.datagrams.DatagramStack` to receivers and protocols.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ntmobile.errors import AlreadyExists, MalformedMessage, QuotaExceeded, Unreachable
-from ntmobile.machines.datagrams import DatagramSocket, DatagramStack, Emit
+from ntmobile.machines.device.datagrams import DatagramSocket, DatagramStack, Emit
 from ntmobile.machines.effects import Address
 
 #: Called with payload, source address and source port.

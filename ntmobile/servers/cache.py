@@ -31,6 +31,7 @@ from ntmobile.protocols.link import Link, verify_peer
 from ntmobile.protocols.tls import client_context_factory, server_context_factory
 from ntmobile.servers.cache_configuration import CacheConfiguration
 from ntmobile.servers.cache_registration import OwnFirst, Registration
+from ntmobile.servers.descriptors import connections
 from ntmobile.servers.listening import listen_tcp
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.exchange import CacheServer
@@ -88,11 +89,15 @@ class CacheService(Service):
             configuration.largest,
             configuration.requests,
         )
-        limits = Limits(
-            connections=configuration.connections,
-            per_address=max(configuration.connections // 4, 1),
-        )
-        self.api = self.cache.api(reactor, limits)
+        # One connection may also need a file for a body.
+        most = connections(configuration.connections, 2)
+        if most < configuration.connections:
+            log.warn(
+                "at most {most} connections: the system allows no more open files",
+                most=most,
+            )
+        limits = Limits(connections=most, per_address=max(most // 4, 1))
+        self.api = self.cache.api(reactor, limits, configuration.state)
         self._registration = Registration(
             configuration.coordinator.name,
             server,
@@ -120,7 +125,12 @@ class CacheService(Service):
 
     def _client_tls(self, domain: str) -> IOpenSSLClientConnectionCreator:
         return client_context_factory(
-            self._credentials.key, self._credentials.chain, self._trust, "dc", domain
+            self._credentials.key,
+            self._credentials.chain,
+            self._trust,
+            "dc",
+            domain,
+            clock=self.cache.unix_time,
         )
 
     def _offload(self, call: Callable[[], bytes]) -> Awaitable[bytes]:
@@ -145,11 +155,11 @@ class CacheService(Service):
             peer_roles={"as"},
             require_peer=False,
             alpn=(HTTP_PROTOCOL,),
+            clock=self.cache.unix_time,
         )
         self.api.serving = False
         for host in listening.listen:
             factory = BulkTLSFactory(tls, False, self.api)
-            factory.noisy = False
             self._ports.append(listen_tcp(self._reactor, listening.port, factory, host))
         self._opening = Deferred.fromCoroutine(self._open())
         log.info(
@@ -193,8 +203,10 @@ class CacheService(Service):
 
     async def _remove_expired(self) -> None:
         self.cache.access.tick()
+        if not self.cache.tokens.heard:
+            return  # a clock that is wrong would have everything over (R12)
         try:
-            count = await self._storage.expire(time.time(), self.configuration.idle)
+            count = await self._storage.expire(self.cache.unix_time(), self.configuration.idle)
         except NTMobileError as problem:
             log.warn("what is over could not be removed: {problem}", problem=str(problem))
         else:

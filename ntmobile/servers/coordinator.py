@@ -29,7 +29,7 @@ from ntmobile.interfaces import (
     INotifier,
     INotifierProvider,
 )
-from ntmobile.machines.session_table import SessionTable
+from ntmobile.machines.signalling.table import SessionTable
 from ntmobile.machines.zone import Zone
 from ntmobile.plugins import find
 from ntmobile.protocols import naming

@@ -13,7 +13,7 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
 from ntmobile.errors import AuthenticationError
-from ntmobile.machines.nonces import NonceMemory
+from ntmobile.machines.exchange.nonces import NonceMemory
 from ntmobile.machines.rate import RateLimiter
 from ntmobile.protocols.http_routes import Answer, Call, Head, Route, Table, octets, text
 from ntmobile.servers.caches import Caches
@@ -50,6 +50,9 @@ LINES: Final = {
 
 _IDENTIFIER: Final = octets("identifier", 32, "hash value by which it is listed")
 _AFTER: Final = octets("after", 32, "hash value of the last one that is known")
+_SENDER: Final = text(
+    "sender", "[a-z0-9.-]{1,253}", "FQDN of who left it, for others may use its hash value"
+)
 _APPLICATION: Final = text("application", "[A-Za-z0-9._-]{0,64}", "an application's name")
 
 
@@ -195,7 +198,7 @@ class CoordinatorWeb:
                 "List what waits for this device at cache servers, oldest first",
                 SESSION,
                 self._list_entries,
-                query=(_APPLICATION, _AFTER),
+                query=(_APPLICATION, _AFTER, _SENDER),
                 answer=CacheListDownloadResponse,
             ),
             Route(
@@ -205,6 +208,7 @@ class CoordinatorWeb:
                 SESSION,
                 self._erase_entry,
                 parameters=(_IDENTIFIER,),
+                query=(_SENDER,),
                 status=204,
             ),
             Route(
@@ -219,10 +223,12 @@ class CoordinatorWeb:
 
     async def _list_entries(self, call: Call) -> Answer:
         application, after = call.value("application"), call.value("after") or b""
-        return _document(await self.exchange.entries(call.caller, application, after))
+        sender = call.value("sender") or ""
+        return _document(await self.exchange.entries(call.caller, application, after, sender))
 
     async def _erase_entry(self, call: Call) -> Answer:
-        await self.exchange.erase_entry(call.caller, call.value("identifier"))
+        sender = call.value("sender") or ""
+        await self.exchange.erase_entry(call.caller, call.value("identifier"), sender)
         return Answer(204)
 
     async def _list_servers(self, call: Call) -> Answer:

@@ -17,8 +17,9 @@ from twisted.logger import Logger
 
 from ntmobile.errors import AuthenticationError, NotRegistered, NTMobileError, UnknownName
 from ntmobile.interfaces import INotifier, StoredClient
-from ntmobile.machines.clients import Client, ClientTable, Policy
-from ntmobile.machines.directing import (
+from ntmobile.machines.direction.deciding import Direction, RelayChoice
+from ntmobile.machines.direction.disclosure import Disclosure
+from ntmobile.machines.direction.records import (
     AskCoordinator,
     DirectRelay,
     Effect,
@@ -27,12 +28,11 @@ from ntmobile.machines.directing import (
     TellClient,
     TellCoordinator,
 )
-from ntmobile.machines.direction import Direction, RelayChoice
-from ntmobile.machines.disclosure import Disclosure
-from ntmobile.machines.orders import RevocationOrders
-from ntmobile.machines.requests import Asked
-from ntmobile.machines.session_table import ClientAnswered, ClientAsked, ClientHeard
-from ntmobile.machines.waiting import WaitingDirections
+from ntmobile.machines.direction.waiting import WaitingDirections
+from ntmobile.machines.revocation.orders import RevocationOrders
+from ntmobile.machines.signalling.clients import Client, ClientTable, Policy
+from ntmobile.machines.signalling.requests import Asked
+from ntmobile.machines.signalling.table import ClientAnswered, ClientAsked, ClientHeard
 from ntmobile.protocols import trace
 from ntmobile.protocols.signalling import Event, Signalling
 from ntmobile.servers.notices import NoticesAbroad

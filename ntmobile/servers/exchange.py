@@ -1,13 +1,13 @@
 """A DC's part of stored data: temporal keys, cache entries and pre-keys (figures 3 and 4).
 
 What clients ask over HTTPS, and other DCs and CSs over their links, is judged by the
-:class:`~ntmobile.machines.exchange_desk.ExchangeDesk` and kept in the waiting store, whose calls
+:class:`~ntmobile.machines.exchange.desk.ExchangeDesk` and kept in the waiting store, whose calls
 run in a thread of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, ParamSpec, TypeVar
 
 import msgspec
@@ -26,9 +26,7 @@ from ntmobile.errors import (
     Unreachable,
 )
 from ntmobile.interfaces import IWaitingStore, Kept, KnownDevice, WaitingKey
-from ntmobile.machines.cache_entries import check_cache, data_entry, key_entry
-from ntmobile.machines.exchange.shared_keys import temporal_identifier
-from ntmobile.machines.exchange_desk import (
+from ntmobile.machines.exchange.desk import (
     BUSY,
     ENTRIES_ALL,
     ENTRIES_EACH,
@@ -36,14 +34,18 @@ from ntmobile.machines.exchange_desk import (
     KEYS_EACH,
     ExchangeDesk,
     by_domain,
+    check_speaks,
     deliver,
     refuse,
 )
+from ntmobile.machines.exchange.entries import check_cache, data_entry, key_entry
+from ntmobile.machines.exchange.shared_keys import temporal_identifier
 from ntmobile.machines.rate import RateLimiter
 from ntmobile.servers.lasting import LastingProblem
 from ntmobile.servers.workers import Workers
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.codec import Message
+from ntmobile.wire.messages.account import Revoked
 from ntmobile.wire.messages.exchange import (
     LISTED,
     CacheListDownloadResponse,
@@ -69,7 +71,9 @@ log = Logger()
 
 #: Seconds between two erasures of what has expired.
 EXPIRY_INTERVAL: Final = 60.0
-#: Reminders a second, and at once, of one device that moves about.
+#: Of one device that moves about: how often it is looked what waits, and how often it is reminded,
+#: each a second, and at once.
+LOOKS: Final = (1 / 10, 20)
 REMINDERS: Final = (1 / 300, 2)
 FAILS: Final = "the coordinator cannot store anything now; nothing was changed, try again later"
 EXPIRED: Final = "it has expired already"
@@ -87,6 +91,7 @@ class Exchange:
     :ivar tell: tells a device, directly or by notification.
     :ivar accepts: whether new work is done: the AS was heard within the lease (R34).
     :ivar unix_time: seconds of the AS's clock (R12).
+    :ivar revoked: what the store is still to be told of.
     """
 
     desk: ExchangeDesk
@@ -97,7 +102,9 @@ class Exchange:
     accepts: Callable[[], bool]
     unix_time: Callable[[], float]
     clock: IReactorTime
+    revoked: list[Revoked] = field(factory=list, init=False)
     failing: LastingProblem = field(init=False)
+    looks: RateLimiter = field(factory=lambda: RateLimiter(*LOOKS, capacity=100_000), init=False)
     reminders: RateLimiter = field(
         factory=lambda: RateLimiter(*REMINDERS, capacity=100_000), init=False
     )
@@ -220,7 +227,12 @@ class Exchange:
     def _refused(
         self, role: str, server: str, sender: str, certificate: bytes, fqdns: Sequence[str]
     ) -> tuple[Delivery, ...] | None:
-        """What all destinations are answered, whoever they are; None where it may go on."""
+        """What all destinations are answered, whoever they are; None where it may go on.
+
+        :raises AuthenticationError: the server does not speak for that sender (R1), so that it does
+            not count as that sender's request either.
+        """
+        check_speaks(role, server, sender)
         now, at = self.clock.seconds(), self.unix_time()
         if not self.accepts() or not self.desk.allows(server, sender, now):
             return refuse(fqdns, Outcome.BUSY, BUSY)
@@ -237,7 +249,9 @@ class Exchange:
         and whoever is not there.
         """
         known = await self.run(self.store.devices, fqdns)
-        allow = {fqdn: one.allow for fqdn, one in known.items()}
+        # Who is revoked is so before the store has it, and also where it cannot have it now (R34).
+        gone = revoked_of(known, self.revoked)
+        allow = {fqdn: one.allow for fqdn, one in known.items() if fqdn not in gone}
         return {fqdn for fqdn in fqdns if self.desk.admits(sender, fqdn, allow.get(fqdn))}
 
     # -- temporal keys: DC_CN and its client
@@ -260,16 +274,16 @@ class Exchange:
     # -- what waits at cache servers
 
     async def entries(
-        self, fqdn: str, application: str | None, after: bytes
+        self, fqdn: str, application: str | None, after: bytes, sender: str = ""
     ) -> CacheListDownloadResponse:
-        """What waits for a device."""
-        at = self.unix_time()
-        found = await self.run(self.store.entries, fqdn, application, after, at, LISTED + 1)
+        """What waits for a device, after what that sender left under that hash value."""
+        at, most = self.unix_time(), LISTED + 1
+        found = await self.run(self.store.entries, fqdn, application, after, at, most, sender)
         return CacheListDownloadResponse(tuple(found[:LISTED]), len(found) > LISTED)
 
-    async def erase_entry(self, fqdn: str, identifier: bytes) -> bool:
-        """The device has fetched it."""
-        return await self.run(self.store.erase_entry, fqdn, identifier)
+    async def erase_entry(self, fqdn: str, identifier: bytes, sender: str = "") -> bool:
+        """The device has fetched what that sender, or any, left."""
+        return await self.run(self.store.erase_entry, fqdn, identifier, sender)
 
     async def cache_asked(self, cache: str, message: Message) -> Message:
         """A request of a cache server, which its certificate names.
@@ -336,10 +350,11 @@ class Exchange:
 
     async def came_back(self, fqdn: str) -> None:
         """A device registered: tell it if something waits, it may have missed that."""
-        if not self.reminders.allow(fqdn, self.clock.seconds()):
+        now = self.clock.seconds()
+        if not self.looks.allow(fqdn, now):
             return
         found = await self.run(self.store.entries, fqdn, None, b"", self.unix_time(), 1)
-        if found:
+        if found and self.reminders.allow(fqdn, now):
             self.tell(NotificationRequest(fqdn, Reason.ITEM))
 
     async def note(self, devices: Sequence[KnownDevice], gone: Sequence[str]) -> None:
@@ -352,5 +367,22 @@ class Exchange:
     async def tick(self) -> None:
         """Every minute: erase what has expired (R31)."""
         self.desk.expire(self.clock.seconds())
-        self.reminders.expire(self.clock.seconds())
+        for limiter in (self.looks, self.reminders):
+            limiter.expire(self.clock.seconds())
         await self.run(self.store.expire, self.unix_time())
+
+
+def revoked_of(known: Mapping[str, KnownDevice], revoked: Iterable[Revoked]) -> set[str]:
+    """Those of the devices whose present certificate it is that holds no more."""
+    return {
+        one.fqdn
+        for one in revoked
+        if one.fqdn in known and is_of(known[one.fqdn].certificate, one.serial)
+    }
+
+
+def is_of(certificate: bytes, serial: bytes) -> bool:
+    """Whether a revocation is about this very certificate; without a serial it is about all."""
+    if not serial:
+        return True
+    return DeviceCertificate.parse(certificate).serial == int.from_bytes(serial, "big")

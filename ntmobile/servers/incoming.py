@@ -15,9 +15,9 @@ from attrs import define, field
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from ntmobile.machines.networks import source_network
+from ntmobile.machines.login.sources import source_network
+from ntmobile.protocols.bulk_tls import TLSFactory
 from ntmobile.protocols.by_protocol import ByProtocol
 from ntmobile.protocols.http_server import HttpApi
 from ntmobile.protocols.link import Link
@@ -51,17 +51,6 @@ class _Accepting(Factory[Any]):
         return self._accept(addr)
 
 
-class _TLSFactory(TLSMemoryBIOFactory):
-    """Twisted's makes a TLS connection around nothing where the inner factory refuses one."""
-
-    noisy = False
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        """A TLS connection, or None."""
-        inner = self.wrappedFactory.buildProtocol(addr)
-        return None if inner is None else self.protocol(self, inner)
-
-
 @define(eq=False)
 class IncomingLinks:
     """The links that were opened to a server, those in their handshake included.
@@ -87,7 +76,7 @@ class IncomingLinks:
 
         :param web: serves connections whose ALPN protocol is HTTP, with limits of its own.
         """
-        return _TLSFactory(tls, False, _Accepting(lambda addr: self._accept(addr, web)))
+        return TLSFactory(tls, False, _Accepting(lambda addr: self._accept(addr, web)))
 
     def close(self) -> None:
         """Close all."""

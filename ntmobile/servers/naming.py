@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
 
-from ntmobile.machines.clients import ClientTable
+from ntmobile.machines.signalling.clients import ClientTable
 from ntmobile.servers.assignment import Assignments
 from ntmobile.wire import names
 

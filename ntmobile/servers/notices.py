@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ntmobile.errors import NTMobileError
-from ntmobile.machines.notices import FIRST, ForeignNotices
+from ntmobile.machines.revocation.notices import FIRST, ForeignNotices
 from ntmobile.servers.outside import Outside
 from ntmobile.wire import names
 from ntmobile.wire.messages.coordination import RevocationNotice
@@ -24,7 +24,7 @@ NOTICED: Final = 256
 
 @define(eq=False)
 class NoticesAbroad:
-    """Carries out what :class:`~ntmobile.machines.notices.ForeignNotices` wants."""
+    """Carries out what :class:`~ntmobile.machines.revocation.notices.ForeignNotices` wants."""
 
     outside: Outside
     clock: IReactorTime

@@ -1,4 +1,4 @@
-"""Carries out what :mod:`ntmobile.machines.waking` wants: over signalling, and by the notifier."""
+"""Does what :mod:`ntmobile.machines.signalling.waking` wants: by signalling, or the notifier."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 
 from ntmobile.errors import NTMobileError
 from ntmobile.interfaces import INotifier, Notification, NotificationOutcome, NotificationResult
-from ntmobile.machines.clients import ClientTable
-from ntmobile.machines.waking import PATIENCE, Effect, Push, Tell, Waking
+from ntmobile.machines.signalling.clients import ClientTable
+from ntmobile.machines.signalling.waking import PATIENCE, Effect, Push, Tell, Waking
 from ntmobile.protocols import trace
 from ntmobile.protocols.signalling import Signalling
 from ntmobile.wire.codec import Message

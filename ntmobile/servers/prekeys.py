@@ -14,8 +14,8 @@ from ntmobile.errors import (
     StorageFailed,
     Unreachable,
 )
+from ntmobile.machines.exchange.desk import BUSY, STRANGER, by_domain, refuse
 from ntmobile.machines.exchange.prekeys import verify_prekey
-from ntmobile.machines.exchange_desk import BUSY, STRANGER, by_domain, refuse
 from ntmobile.servers.exchange import Exchange
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.messages.exchange import (

@@ -29,8 +29,8 @@ from ntmobile.errors import (
     Unreachable,
 )
 from ntmobile.interfaces import Device, IAccountStore, User
-from ntmobile.machines.attempts import Attempts
-from ntmobile.machines.login import is_proven_enrolment, is_proven_login, verify_signature
+from ntmobile.machines.login.attempts import Attempts
+from ntmobile.machines.login.proofs import is_proven_enrolment, is_proven_login, verify_signature
 from ntmobile.protocols.accounts import RelayedRequest
 from ntmobile.servers.authority import Signer, issue_device
 from ntmobile.servers.passwords import verify_password

@@ -15,8 +15,8 @@ from twisted.logger import Logger
 
 from ntmobile import __version__
 from ntmobile.errors import ConfigurationError
-from ntmobile.machines.relay import RelayServer
-from ntmobile.machines.relay_limits import RelayLimits
+from ntmobile.machines.relay.limits import RelayLimits
+from ntmobile.machines.relay.server import RelayServer
 from ntmobile.protocols.datagram_port import DatagramPort
 from ntmobile.protocols.datagram_watch import DatagramWatch
 from ntmobile.protocols.relay_sockets import bind_data_port, family_of, path_limit

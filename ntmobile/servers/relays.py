@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ntmobile.errors import AuthenticationError, NTMobileError, Unreachable
-from ntmobile.machines.relays import INTERVAL, RelayRegistry
+from ntmobile.machines.direction.relays import INTERVAL, RelayRegistry
 from ntmobile.protocols.link import Link
 from ntmobile.wire.codec import Message
 from ntmobile.wire.messages.coordination import (

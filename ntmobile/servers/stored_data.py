@@ -6,15 +6,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ntmobile.errors import AuthenticationError, NotRegistered, NTMobileError
 from ntmobile.interfaces import IWaitingStore, IWaitingStoreProvider
-from ntmobile.machines.directing import Notify
-from ntmobile.machines.exchange_desk import ExchangeDesk
+from ntmobile.machines.direction.records import Notify
+from ntmobile.machines.exchange.desk import ExchangeDesk
 from ntmobile.plugins import find
+from ntmobile.protocols.http_limits import Limits
 from ntmobile.protocols.http_openapi import with_document
 from ntmobile.protocols.http_server import HttpApi
 from ntmobile.protocols.http_tracing import traced
@@ -22,8 +23,9 @@ from ntmobile.protocols.link import Link
 from ntmobile.servers.caches import Caches
 from ntmobile.servers.configuration import CoordinatorConfiguration
 from ntmobile.servers.coordinator_web import LINES, CoordinatorWeb
+from ntmobile.servers.descriptors import connections
 from ntmobile.servers.domain import BATCH, Domain
-from ntmobile.servers.exchange import EXPIRY_INTERVAL, Exchange
+from ntmobile.servers.exchange import EXPIRY_INTERVAL, Exchange, revoked_of
 from ntmobile.servers.prekeys import PreKeys
 from ntmobile.servers.storing import known_device
 from ntmobile.servers.workers import Workers
@@ -58,7 +60,6 @@ class StoredData:
     caches: Caches
     web: CoordinatorWeb
     api: HttpApi
-    _revoked: list[Revoked] = field(factory=list, init=False)
     _next_expiry: float = field(default=0.0, init=False)
     _expiring: bool = field(default=False, init=False)
 
@@ -108,7 +109,10 @@ class StoredData:
         title = f"Coordinator of {domain.name}"
         routes = traced(web.table(), domain.name)
         table, everybody = with_document(routes, title, LINES)
-        api = HttpApi(table, {**web.access(), **everybody}, reactor)
+        default = Limits()
+        most = connections(default.connections, 2)
+        limits = evolve(default, connections=most, per_address=min(most, default.per_address))
+        api = HttpApi(table, {**web.access(), **everybody}, reactor, limits, configuration.state)
         return cls(domain, store, workers, exchange, prekeys, caches, web, api)
 
     def start(self) -> None:
@@ -153,14 +157,14 @@ class StoredData:
 
     def revoked(self, revoked: Revoked) -> None:
         """A certificate, or a device, holds no more (R34); done with the next :meth:`note`."""
-        self._revoked.append(revoked)
+        self.exchange.revoked.append(revoked)
 
     async def note(self) -> None:
         """Record devices that have another certificate or policy, and forget the revoked.
 
         :raises NTMobileError: nothing of it was recorded; it is done the next time.
         """
-        revoked, renewed = list(self._revoked), list(islice(self.domain.renewed, BATCH))
+        revoked, renewed = list(self.exchange.revoked), list(islice(self.domain.renewed, BATCH))
         if not renewed and not revoked:
             return
         self.domain.renewed.difference_update(renewed)
@@ -172,7 +176,7 @@ class StoredData:
         except BaseException:
             self.domain.renewed.update(renewed)
             raise
-        del self._revoked[: len(revoked)]
+        del self.exchange.revoked[: len(revoked)]
 
     async def _gone(self, revoked: Sequence[Revoked]) -> list[str]:
         """Those of the revoked whose present certificate it is that holds no more."""
@@ -180,17 +184,13 @@ class StoredData:
             return []
         fqdns = [one.fqdn for one in revoked]
         known = await self.workers.run(self.store.devices, fqdns)
-        return [
-            one.fqdn
-            for one in revoked
-            if one.fqdn in known and is_of(known[one.fqdn].certificate, one.serial)
-        ]
+        return sorted(revoked_of(known, revoked))
 
     def tick(self) -> None:
         """Every second; what has expired is erased once a minute (R31)."""
         now = self.domain.clock.seconds()
-        if now < self._next_expiry or self._expiring:
-            return
+        if now < self._next_expiry or self._expiring or not self.exchange.accepts():
+            return  # without the AS's time a clock that is wrong would have everything over (R12)
         self._next_expiry, self._expiring = now + EXPIRY_INTERVAL, True
         self.web.tick()
         Deferred.fromCoroutine(self._expire())
@@ -204,10 +204,3 @@ class StoredData:
             log.failure("erasing what has expired failed")
         finally:
             self._expiring = False
-
-
-def is_of(certificate: bytes, serial: bytes) -> bool:
-    """Whether a revocation is about this very certificate; without a serial it is about all."""
-    if not serial:
-        return True
-    return DeviceCertificate.parse(certificate).serial == int.from_bytes(serial, "big")

@@ -9,7 +9,7 @@ import msgspec
 
 from ntmobile.errors import MalformedMessage
 from ntmobile.interfaces import KnownDevice, StoredClient
-from ntmobile.machines.clients import NOWHERE, Client, Policy
+from ntmobile.machines.signalling.clients import NOWHERE, Client, Policy
 from ntmobile.wire.certificates import DeviceCertificate
 from ntmobile.wire.messages.fields import Location
 

@@ -239,9 +239,9 @@ class TokenPush:
 
     async def _make_update(self, known: int | None) -> TokenUpdate:
         """What follows a number; an update of nothing asks a CS what it knows."""
-        lease = max(1, int(self.lease))
+        lease, time = max(1, int(self.lease)), int(self.unix_time() * 1000)
         if known is None:
-            return TokenUpdate(self.sequence, self.sequence, lease=lease)
+            return TokenUpdate(self.sequence, self.sequence, lease=lease, time=time)
         if known > self.sequence:
             known = 0  # of another past than this AS's, which was put back
         found = await self.storage.run(self.store.token_changes, known, self.unix_time())
@@ -249,4 +249,6 @@ class TokenPush:
         tokens = tuple(
             Token(one.token, one.fqdn, one.key, int(one.expires)) for one in found.tokens
         )
-        return TokenUpdate(found.sequence, known, tokens, found.revoked, lease)
+        if found.sequence < self.sequence:
+            lease = 0  # the rest comes next; until then devices are not refused, but told to wait
+        return TokenUpdate(found.sequence, known, tokens, found.revoked, lease, time)

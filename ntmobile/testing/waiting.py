@@ -94,19 +94,25 @@ class MemoryWaitingStore:
         return Kept.NEW
 
     def entries(
-        self, fqdn: str, application: str | None, after: bytes, at: float, most: int
+        self,
+        fqdn: str,
+        application: str | None,
+        after: bytes,
+        at: float,
+        most: int,
+        sender: str = "",
     ) -> list[CacheEntry]:
         """See the interface."""
         return [
             one
-            for one in _after(self._entries.get(fqdn, {}).values(), after)
+            for one in _after(self._entries.get(fqdn, {}).values(), after, sender)
             if application in (None, one.application) and one.expires > at
         ][:most]
 
-    def erase_entry(self, fqdn: str, identifier: bytes) -> bool:
+    def erase_entry(self, fqdn: str, identifier: bytes, sender: str = "") -> bool:
         """See the interface."""
         mine = self._entries.get(fqdn, {})
-        names = [name for name in mine if name[0] == identifier]
+        names = [name for name in mine if name[0] == identifier and sender in ("", name[1])]
         for name in names:
             del mine[name]
         return bool(names)
@@ -147,8 +153,12 @@ def _is_full(mine: Iterable[_T], sender: str, each: int, all_: int) -> bool:
     return senders.count(sender) >= each or len(senders) >= all_
 
 
-def _after(mine: Iterable[_T], identifier: bytes) -> list[_T]:
-    """Those after the last one of that identifier; all, where there is none."""
+def _after(mine: Iterable[_T], identifier: bytes, sender: str = "") -> list[_T]:
+    """Those after the last one of that identifier and sender; all, where there is none."""
     found = list(mine)
-    places = [place for place, one in enumerate(found) if one.identifier == identifier]
+    places = [
+        place
+        for place, one in enumerate(found)
+        if one.identifier == identifier and sender in ("", one.sender)
+    ]
     return found[places[-1] + 1 :] if places else found

@@ -6,7 +6,7 @@ one, and carries ``created``, ``nonce``, ``keyid`` and ``alg``. A client signs::
     fields = sign(request, HmacKey(cs_key), keyid=token.hex(), created=unix_time, nonce=random(16))
 
 and a server takes it apart, finds the key, verifies, and then remembers the nonce
-(:class:`ntmobile.machines.nonces.NonceMemory`)::
+(:class:`ntmobile.machines.exchange.nonces.NonceMemory`)::
 
     signed = parse(request)
     signed.verify(HmacKey(key_of(signed.keyid)), now)

@@ -22,6 +22,7 @@ from ntmobile.errors import (
     NTMobileError,
     QuotaExceeded,
     StorageFailed,
+    StorageFull,
     UnknownName,
     Unreachable,
 )
@@ -33,6 +34,8 @@ URN: Final = "urn:ntmobile:"
 #: Largest problem document that a client reads, and longest line in it.
 PROBLEM_LIMIT: Final = 4096
 DETAIL_LIMIT: Final = 400
+#: What is said of a storage that fails: its own words name files, and are for the log.
+STORAGE_FAILS: Final = "the server cannot read or write what it keeps; try again later"
 
 
 @frozen
@@ -67,7 +70,7 @@ CONTENT: Final = Kind("content", 422, "The content is not what was said", Malfor
 BUSY: Final = Kind("busy", 429, "Too many requests", QuotaExceeded)
 FAILED: Final = Kind("failed", 500, "The server failed", Unreachable)
 UNAVAILABLE: Final = Kind("unavailable", 503, "The server cannot do that now", Unreachable)
-FULL: Final = Kind("full", 507, "There is no room for it", StorageFailed)
+FULL: Final = Kind("full", 507, "There is no room for it", StorageFull)
 
 KINDS: Final = {
     kind.name: kind
@@ -87,7 +90,7 @@ _BY_ERROR: Final = (
     (ItemExpired, EXPIRED),
     (AlreadyExists, CONFLICT),
     (QuotaExceeded, FULL),
-    (StorageFailed, FULL),
+    (StorageFull, FULL),
     (Unreachable, UNAVAILABLE),
 )
 
@@ -127,6 +130,8 @@ def problem_of(error: BaseException) -> Problem:
     for kind, problem in _BY_ERROR:
         if isinstance(error, kind):
             return Problem(problem, str(error))
+    if isinstance(error, StorageFailed):
+        return Problem(UNAVAILABLE, STORAGE_FAILS, (("Retry-After", "30"),))
     return Problem(FAILED, "the server failed; its log says why, and it may be tried again")
 
 

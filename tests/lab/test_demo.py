@@ -10,7 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from ntmobile.lab.supervision import lab_unavailable
-from tests.demos import PATIENCE, Demo, find_processes
+from tests.demos import PATIENCE, Demo, assert_stored, find_processes
 
 
 class DemoTests(SynchronousTestCase):
@@ -29,17 +29,17 @@ class DemoTests(SynchronousTestCase):
         return demo
 
     def test_whole(self) -> None:
-        """All acts of the paper's figure 2 in under a minute, and nothing is left behind.
+        """All acts of the paper's figures in under a minute, and nothing is left behind.
 
         The first tunnel is direct, those after the moves go through the relay, and the one
-        connection goes on.
+        connection goes on. Then data is sent to the laptop while it is off.
         """
         demo = self.start()
         done = demo.finish()
         self.assertEqual(0, done.status, done.output)
         acts = re.split(r"\n(?=\d\. |Summary)", done.output)
-        self.assertEqual(6, len(acts), done.output)
-        _, up, contact, phone, both, summary = acts
+        self.assertEqual(8, len(acts), done.output)
+        _, up, contact, phone, both, off, on, summary = acts
         self.assertIn("Registration Request", up)
         figure = [
             "Direction Request",
@@ -60,6 +60,8 @@ class DemoTests(SynchronousTestCase):
             self.assertIn("new address: ", act)
             self.assertIn("Route Direction: use the relay", act)
             self.assertIn("now: through rs1.dc1.ntm.example", act)
+        assert_stored(self, off, on)
+        self.assertRegex(summary, r"stored data +2  items, 5 MB, sent while the laptop was off")
         self.assertRegex(summary, r"connections +1  nothing reconnected")
         self.assertIn("in order, none lost", summary)
         self.assertLessEqual(max(map(len, done.output.splitlines())), 80)

@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from ntmobile.client.node import DEVICE_MTU
 from ntmobile.lab.network import ICMP4
 from ntmobile.lab.process import eventually
-from ntmobile.machines.constants import NARROW_MTU
+from ntmobile.machines.tunnel.constants import NARROW_MTU
 from ntmobile.testbed.device import Device
 from ntmobile.testbed.gaps import Conversation
 from tests.lab.platform_case import PlatformTestCase

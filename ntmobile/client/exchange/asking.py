@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import msgspec
 from attrs import field, frozen
+from twisted.internet.task import deferLater
 
 from ntmobile import __version__
 from ntmobile.client.identity import DeviceIdentity
@@ -28,7 +30,7 @@ from ntmobile.errors import (
 )
 from ntmobile.machines.exchange.objects import SEALED_PART
 from ntmobile.protocols.by_protocol import HTTP_PROTOCOL
-from ntmobile.protocols.http_asking import HttpServerAt
+from ntmobile.protocols.http_asking import HttpServerAt, NetworkChanged
 from ntmobile.protocols.tls import client_context_factory
 from ntmobile.wire.codec import Message
 from ntmobile.wire.documents import ANSWER_LIMIT, read_document, write_document
@@ -47,10 +49,16 @@ from ntmobile.wire.messages.exchange import RequestInfo
 from ntmobile.wire.messages.fields import Address
 
 _M = TypeVar("_M", bound=Message)
-#: Seconds for one request.
-PATIENCE: Final = 60.0
+#: Seconds in which nothing of a request may move.
+PATIENCE: Final = 30.0
+#: Moves of this device during one request.
+MOVES: Final = 8
+#: Seconds until a cache server is asked again that says one of :data:`_SOON`.
+PAUSES: Final = (0.25, 0.75, 1.5, 3.0)
 #: Largest answer: a part, or a list.
 _LARGEST: Final = max(SEALED_PART, ANSWER_LIMIT)
+#: The AS is just pushing the token of this login (R28), or there were too many requests at once.
+_SOON: Final = (401, 429)
 _ERRORS: Final[Mapping[int, type[NTMobileError]]] = {
     400: MalformedMessage,
     401: AuthenticationError,
@@ -122,6 +130,10 @@ class SignedServer:
         self._keyid, self._signer = key
         self._headers = headers
         self._time = time
+        self._reactor = reactor
+        self._ended = False
+        #: Only a token can be one that the server is about to hear of.
+        self._pauses = PAUSES if role == "cs" else ()
 
     async def ask(self, method: str, target: str, body: Message | bytes = b"") -> bytes:
         """Send a request: the body of its answer.
@@ -131,30 +143,60 @@ class SignedServer:
         """
         octets = isinstance(body, bytes)
         data = body if isinstance(body, bytes) else write_document(body)
-        path, _, query = target.partition("?")
         fields = dict(self._headers)
         if data:
             fields[CONTENT_DIGEST] = content_digest(data)
             fields["content-type"] = "application/octet-stream" if octets else "application/json"
+        for pause in (*self._pauses, None):
+            status, answer = await self._ask_again(method, target, data, fields)
+            if 200 <= status < 300:
+                return answer
+            if pause is None or status not in _SOON:
+                break
+            await deferLater(self._reactor, pause, lambda: None)
+        kind = _ERRORS.get(status, Unreachable)
+        raise kind(f"{self.name}: {_detail(answer) or f'HTTP status {status}'}")
+
+    async def _ask_again(
+        self, method: str, target: str, data: bytes, fields: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        """Send a request, and again after a move: whatever it asks for happens once."""
+        for _ in range(MOVES):
+            if self._ended:
+                break
+            with suppress(NetworkChanged):
+                return await self._ask(method, target, data, fields)
+        raise Unreachable(f"{self.name}: the request was ended before there was an answer")
+
+    async def _ask(
+        self, method: str, target: str, data: bytes, fields: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        """Send a request once, under a signature of its own."""
+        path, _, query = target.partition("?")
         request = Request(method, path, query, fields={name: [fields[name]] for name in fields})
-        fields |= sign(
+        signature = sign(
             request,
             self._signer,
             keyid=self._keyid,
             created=int(self._time()),
             nonce=os.urandom(16),
         )
-        status, answer = await self._http.ask(method, target, data, fields)
-        if not 200 <= status < 300:
-            kind = _ERRORS.get(status, Unreachable)
-            raise kind(f"{self.name}: {_detail(answer) or f'HTTP status {status}'}")
-        return answer
+        return await self._http.ask(method, target, data, {**fields, **signature})
 
     async def document(
         self, kind: type[_M], method: str, target: str, body: Message | bytes = b""
     ) -> _M:
         """Send a request, and read its answer; raises as :meth:`ask` does."""
         return read_document(kind, await self.ask(method, target, body), ANSWER_LIMIT)
+
+    def end(self) -> None:
+        """The device goes down: what is under way fails, and nothing else is asked."""
+        self._ended = True
+        self._http.abort()
+
+    def abort(self) -> None:
+        """The network changed: what is under way is asked again, on another connection."""
+        self._http.abort()
 
     async def close(self) -> None:
         """Close the connection that is kept."""

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
+from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from ntmobile.client.exchange.asking import SignedServer
 from ntmobile.client.exchange.device import Device
 from ntmobile.client.exchange.items import Item
+from ntmobile.client.exchange.sending import Progress
 from ntmobile.errors import (
     AlreadyExists,
     AuthenticationError,
@@ -29,15 +34,24 @@ from ntmobile.machines.exchange.prekeys import PreKeyRing, sign_prekey
 from ntmobile.machines.exchange.shared_keys import open_key
 from ntmobile.wire import names
 from ntmobile.wire.messages.exchange import (
+    MANIFESTS,
     CacheEntry,
     CacheListDownloadResponse,
-    EncryptedDataDownloadResponse,
+    EncryptedDataListRequest,
+    EncryptedDataListResponse,
     EncryptionKeyDownloadResponse,
     PreKeyUploadRequest,
+    SignedManifest,
     TemporalKeyDownloadResponse,
 )
+from ntmobile.wire.messages.fields import Address
 
 log = Logger()
+
+#: Entries that are listed at most; those beyond come when some of these are fetched.
+MOST: Final = 100_000
+#: Different reasons that are told.
+MOST_PROBLEMS: Final = 20
 
 
 def _ring(device: Device) -> PreKeyRing:
@@ -62,24 +76,82 @@ async def publish(device: Device) -> None:
     device.store.erase_prekeys(ring.erase(0.0 if waits else now, now))
 
 
-async def inbox(device: Device, application: str) -> list[Item]:
-    """Open the keys that wait, then the details of the objects (R29)."""
-    items = []
+@frozen
+class Listing:
+    """What waits.
+
+    :ivar problems: why something that waits is not among the items; a line each.
+    """
+
+    items: list[Item]
+    problems: tuple[str, ...]
+
+
+async def inbox(device: Device, application: str | None) -> Listing:
+    """Open the keys that wait, then the details of the objects (R29).
+
+    :param application: None: all.
+    """
+    problems = Problems()
     async with device.coordinator() as home:
         entries = await _entries(home, application)
-        for entry in sorted(entries, key=lambda each: each.kind == "data"):
-            try:
-                if entry.kind == "key":
+        for entry in entries:
+            if entry.kind == "key":
+                with problems.about(entry):
                     await _open_key(device, home, entry)
-                elif not device.store.has_received(entry.sender, entry.identifier[:16]):
-                    items.append(await _item(device, entry))
-            except NTMobileError as problem:
-                log.warn(
-                    "what waits from {sender} is not shown: {problem}",
-                    sender=entry.sender,
-                    problem=str(problem),
-                )
-    return items
+    waiting = [entry for entry in entries if entry.kind == "data"]
+    received = device.store.all_received()
+    waiting = [entry for entry in waiting if _name(entry) not in received]
+    known = device.store.items()
+    new = [entry for entry in waiting if not _is_known(entry, known)]
+    for (cache, places), some in _by_cache(new, problems).items():
+        for begin in range(0, len(some), MANIFESTS):
+            few = some[begin : begin + MANIFESTS]
+            items = await _verified(device, cache, places, few, problems)
+            device.store.keep_items(items)
+            known |= {(item.sender, item.object): item for item in items}
+    items = [known[_name(entry)] for entry in waiting if _is_known(entry, known)]
+    return Listing(items, tuple(problems.lines))
+
+
+@define(eq=False)
+class Problems:
+    """Why entries are not shown: what one of them is does not keep the others back."""
+
+    lines: dict[str, None] = field(factory=dict)
+
+    @contextmanager
+    def about(self, entry: CacheEntry) -> Iterator[None]:
+        """Do something about an entry that may fail."""
+        try:
+            yield
+        except NTMobileError as problem:
+            line = f"what waits from {entry.sender} is not shown: {problem}"
+            if line not in self.lines and len(self.lines) < MOST_PROBLEMS:
+                log.warn("{line}", line=line)
+                self.lines[line] = None
+
+
+def _name(entry: CacheEntry) -> tuple[str, bytes]:
+    """Sender and object."""
+    return entry.sender, entry.identifier[:16]
+
+
+def _is_known(entry: CacheEntry, known: Mapping[tuple[str, bytes], Item]) -> bool:
+    item = known.get(_name(entry))
+    return item is not None and item.entry.root == entry.root
+
+
+def _by_cache(
+    entries: Iterable[CacheEntry], problems: Problems
+) -> dict[tuple[str, tuple[Address, ...]], list[CacheEntry]]:
+    """The entries of each CS that may be asked."""
+    found: dict[tuple[str, tuple[Address, ...]], list[CacheEntry]] = {}
+    for entry in entries:
+        with problems.about(entry):
+            name, places = _cache(entry)
+            found.setdefault((name, tuple(places)), []).append(entry)
+    return found
 
 
 async def _entries(home: SignedServer, application: str | None) -> list[CacheEntry]:
@@ -90,9 +162,10 @@ async def _entries(home: SignedServer, application: str | None) -> list[CacheEnt
     while True:
         answer = await home.document(CacheListDownloadResponse, "GET", target)
         found += [each for each in answer.entries if application in (None, each.application)]
-        if not answer.more or not answer.entries:
+        if not answer.more or not answer.entries or len(found) >= MOST:
             return found
-        target = f"{base}after={answer.entries[-1].identifier.hex()}"
+        last = answer.entries[-1]
+        target = f"{base}after={last.identifier.hex()}&sender={last.sender}"
 
 
 def _cache(entry: CacheEntry) -> tuple[str, list[tuple[str, int]]]:
@@ -100,6 +173,11 @@ def _cache(entry: CacheEntry) -> tuple[str, list[tuple[str, int]]]:
     if not names.is_within(entry.cache, names.domain_of(entry.sender)):
         raise AuthenticationError(f"{entry.cache} is no cache server of {entry.sender}")
     return entry.cache, [each.pair() for each in entry.endpoints]
+
+
+def _listed(entry: CacheEntry) -> str:
+    """The path of an entry in the DC's list: others may have announced the same hash value."""
+    return f"/v1/caches/{entry.identifier.hex()}?sender={entry.sender}"
 
 
 async def _open_key(device: Device, home: SignedServer, entry: CacheEntry) -> None:
@@ -126,24 +204,54 @@ async def _open_key(device: Device, home: SignedServer, entry: CacheEntry) -> No
         )
         device.store.keep_opened(OpenedKey.of(sealed, key))
         await home.ask("DELETE", path)
-    await home.ask("DELETE", f"/v1/caches/{entry.identifier.hex()}")
+    await home.ask("DELETE", _listed(entry))
 
 
-async def _item(device: Device, entry: CacheEntry) -> Item:
-    async with device.cache(*_cache(entry)) as cache:
-        target = f"/v1/objects/{entry.identifier[:16].hex()}"
-        found = await cache.document(EncryptedDataDownloadResponse, "GET", target)
-        receiver = cache.info.fqdn
-    pin = await device.pin(found.manifest.certificate, entry.sender)
-    manifest = verify_manifest(found.manifest, pin=pin, now=device.now(), receiver=receiver)
+async def _verified(
+    device: Device,
+    name: str,
+    places: Sequence[Address],
+    entries: Sequence[CacheEntry],
+    problems: Problems,
+) -> list[Item]:
+    """The items of one CS that are what was announced, from whom it was said."""
+    manifests = {}
+    with problems.about(entries[0]):
+        async with device.cache(name, places) as cache:
+            asked = EncryptedDataListRequest(
+                cache.info, tuple(entry.identifier[:16] for entry in entries)
+            )
+            answer = await cache.document(
+                EncryptedDataListResponse, "POST", "/v1/objects/query", asked
+            )
+        manifests = {each.object: each.manifest for each in answer.objects}
+    items = []
+    for entry in entries:
+        signed = manifests.get(entry.identifier[:16])
+        if signed is not None:
+            with problems.about(entry):
+                items.append(await _item(device, entry, signed))
+    return items
+
+
+async def _item(device: Device, entry: CacheEntry, signed: SignedManifest) -> Item:
+    receiver = device.session().identity.fqdn
+    pin = await device.pin(signed.certificate, entry.sender)
+    manifest = verify_manifest(signed, pin=pin, now=device.now(), receiver=receiver)
     announced = entry.sender, entry.identifier[:16], entry.root, entry.application
     if announced != (manifest.sender, manifest.object, manifest.root, manifest.application):
         raise AuthenticationError(f"{entry.cache} gave another item than was announced")
     return Item(entry, manifest, open_details(manifest, device.store.keys().key_for(manifest)))
 
 
-async def fetch(device: Device, item: Item, into: Path) -> None:
-    """Download part by part into a private file beside the target, which it becomes in the end."""
+async def fetch(
+    device: Device, item: Item, into: Path, progress: Progress, *, confirm: bool
+) -> Path:
+    """Download part by part into a private file beside the target, which it becomes in the end.
+
+    :param confirm: have the sender told, once it is there.
+    :return: the file; another name where one of that name came in between.
+    """
     into = into.absolute()
     _check_new(device, item, into)
     manifest = item.manifest
@@ -155,12 +263,15 @@ async def fetch(device: Device, item: Item, into: Path) -> None:
             _lock(descriptor, item)
             _check_new(device, item, into)
             opener = _opener(device, item, key, part, os.fstat(descriptor).st_size)
-            await _download(device, item, part, stream, opener)
+            await _download(device, item, part, stream, opener, progress)
             _finish(device, item, part, opener)
             _check_new(device, item, into)
-            device.store.deliver(item.sender, item.object, manifest.expires, part, into)
+            device.store.deliver(
+                item.sender, item.object, manifest.expires, part, into, confirm=confirm
+            )
     except OSError as problem:
         raise StorageFailed(f"{part}: cannot be written: {problem.strerror}") from None
+    return device.store.received_as(item.sender, item.object) or into
 
 
 def _lock(descriptor: int, item: Item) -> None:
@@ -187,17 +298,28 @@ def _kept(item: Item, opener: ChunkOpener) -> int:
 
 
 async def _download(
-    device: Device, item: Item, part: Path, stream: BinaryIO, opener: ChunkOpener
+    device: Device,
+    item: Item,
+    part: Path,
+    stream: BinaryIO,
+    opener: ChunkOpener,
+    progress: Progress,
 ) -> None:
+    def keep(plain: bytes) -> None:
+        stream.write(plain)
+        stream.flush()
+        os.fsync(stream.fileno())
+
     stream.truncate(_kept(item, opener))
     stream.seek(0, os.SEEK_END)
     async with device.cache(*_cache(item.entry)) as cache:
         while opener.next_part < opener.header.parts:
+            progress(_kept(item, opener), item.details.length)
             target = f"/v1/objects/{item.object.hex()}/parts/{opener.next_part}"
-            stream.write(opener.open_part(await cache.ask("GET", target)))
-            stream.flush()
-            os.fsync(stream.fileno())
+            plain = opener.open_part(await cache.ask("GET", target))
+            await device.in_thread(partial(keep, plain))
             device.store.keep_download(item.sender, item.object, part, bytes(opener.hashes))
+    progress(item.details.length, item.details.length)
 
 
 def _finish(device: Device, item: Item, part: Path, opener: ChunkOpener) -> None:
@@ -210,18 +332,28 @@ def _finish(device: Device, item: Item, part: Path, opener: ChunkOpener) -> None
 
 
 def _check_new(device: Device, item: Item, into: Path) -> None:
-    if device.store.has_received(item.sender, item.object):
-        raise AlreadyExists(f"an item from {item.sender} was delivered before")
+    delivered = device.store.received_as(item.sender, item.object)
+    if delivered is not None:
+        raise AlreadyExists(f"an item from {item.sender} was delivered before, as {delivered}")
     if into.exists():
         raise AlreadyExists(f"{into}: exists already; choose another name")
 
 
 async def confirm(device: Device, item: Item) -> None:
-    """Sign, tell the CS, and have the DC forget the entry."""
+    """Sign, tell the CS, and have the DC forget the entry; what is not done is done later."""
     if not device.store.has_received(item.sender, item.object):
         raise NoSuchItem("an item is confirmed when it was fetched, not sooner")
+    device.store.confirm_later(item.sender, item.object)
     async with device.cache(*_cache(item.entry)) as cache:
         confirmation = sign_confirmation(device.signer, item.manifest, cache.info)
-        await cache.ask("POST", f"/v1/objects/{item.object.hex()}/confirm", confirmation)
+        target = f"/v1/objects/{item.object.hex()}/confirm"
+        await _unless_gone(cache.ask("POST", target, confirmation))
     async with device.coordinator() as home:
-        await home.ask("DELETE", f"/v1/caches/{item.entry.identifier.hex()}")
+        await _unless_gone(home.ask("DELETE", _listed(item.entry)))
+    device.store.confirmed(item.sender, item.object)
+
+
+async def _unless_gone(asking: Awaitable[bytes]) -> None:
+    """Ask for something that an earlier attempt, or the end of its time, may have done already."""
+    with suppress(NoSuchItem):
+        await asking

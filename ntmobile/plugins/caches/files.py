@@ -17,13 +17,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from twisted.logger import Logger
+
 from ntmobile.errors import NoSuchItem, StorageFailed, StorageFull
 from ntmobile.plugins.caches.blobs import BlobName, Kept
 from ntmobile.plugins.files import make_directory, sync_directory
 
+log = Logger()
+
 #: How long to wait for a server that is about to end, in seconds.
 PATIENCE: Final = 5.0
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class FileWriter:
@@ -224,5 +228,9 @@ def _file_name(part: int, digest: bytes) -> str:
 
 
 def _failure(problem: OSError, path: Path) -> StorageFailed:
-    kind = StorageFull if problem.errno in _FULL else StorageFailed
-    return kind(f"{problem.filename or path}: {problem.strerror}; nothing was stored")
+    where = problem.filename or path
+    if problem.errno in _FULL:
+        # Clients are told this one.
+        log.error("{where}: {problem}", where=where, problem=problem.strerror)
+        return StorageFull(f"{problem.strerror}; nothing was stored, try again later")
+    return StorageFailed(f"{where}: {problem.strerror}; nothing was stored")

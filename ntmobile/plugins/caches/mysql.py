@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import pymysql
 from attrs import frozen
 from pymysql.constants import CLIENT, CR, ER
+from twisted.logger import Logger
 
 from ntmobile.errors import ConfigurationError, StorageFailed, StorageFull
 from ntmobile.plugins.caches.blobs import BlobName, Gathered, Kept
@@ -20,6 +21,8 @@ from ntmobile.plugins.caches.database import MIGRATIONS, Transaction, statements
 from ntmobile.plugins.files import read_secret
 
 _T = TypeVar("_T")
+
+log = Logger()
 
 #: How long a lost connection is made again before who asked is told, in seconds.
 PATIENCE: Final = 10.0
@@ -276,8 +279,11 @@ class MySQLDatabase:
         """What to say: the server's own line has no password, and no data."""
         code = _code(problem)
         text = " ".join(str(problem.args[-1] if problem.args else problem).split())
-        kind = StorageFull if code in _FULL or "errno: 28" in text.lower() else StorageFailed
-        return kind(f"{self._account}: {text[:300]}; nothing was changed")
+        if code in _FULL or "errno: 28" in text.lower():
+            # Clients are told this one.
+            log.error("{where}: {problem}", where=str(self._account), problem=text[:300])
+            return StorageFull("the database is full; nothing was changed, try again later")
+        return StorageFailed(f"{self._account}: {text[:300]}; nothing was changed")
 
 
 def _code(problem: Exception) -> int:

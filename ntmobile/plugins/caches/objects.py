@@ -127,6 +127,8 @@ def standing(t: Transaction, record: Record, limit: int) -> Standing:
     """How an object stands, with at most ``limit`` missing parts."""
     if record.state != COMING:
         return Standing(True, record.state == RELEASED)
+    if limit <= 0:
+        return Standing(False, False)
     came = {
         part for (part,) in t.rows("SELECT part FROM cache_parts WHERE place = ?", record.place)
     }

@@ -9,11 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from twisted.logger import Logger
+
 from ntmobile.errors import ConfigurationError, StorageFailed, StorageFull
 from ntmobile.plugins.caches.database import MIGRATIONS, Transaction, statements
 from ntmobile.plugins.files import make_directory, sync_directory
 
 _T = TypeVar("_T")
+
+log = Logger()
 
 #: How long a writer waits for another program, such as a backup, in seconds.
 PATIENCE: Final = 10.0
@@ -128,9 +132,11 @@ class SQLiteDatabase:
             _roll_back(connection)
             if not isinstance(problem, sqlite3.Error):
                 raise
-            full = getattr(problem, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
-            kind = StorageFull if full else StorageFailed
-            raise kind(f"{self._shown}: {problem}; nothing was changed") from problem
+            if getattr(problem, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+                # Clients are told this one.
+                log.error("{where}: {problem}", where=self._shown, problem=str(problem))
+                raise StorageFull(f"{problem}; nothing was changed, try again later") from problem
+            raise StorageFailed(f"{self._shown}: {problem}; nothing was changed") from problem
 
 
 def _roll_back(connection: sqlite3.Connection | None) -> None:

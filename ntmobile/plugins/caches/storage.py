@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from ntmobile.errors import NoSuchItem, NTMobileError, QuotaExceeded, StorageFailed
+from ntmobile.errors import NoSuchItem, NTMobileError, StorageFailed, Unreachable
 from ntmobile.interfaces import (
     Exchange,
     ICacheStorage,
@@ -108,7 +108,7 @@ class RecordStorage:
         if self._closed:
             return fail(StorageFailed("the cache's storage is closed"))
         if self._busy >= WAITING:
-            return fail(QuotaExceeded("the cache server is busy; try again in a minute"))
+            return fail(Unreachable("the cache server is busy; try again in a minute"))
         self._busy += 1
         return self._threads.run(call).addBoth(self._done)
 

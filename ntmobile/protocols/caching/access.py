@@ -11,9 +11,9 @@ from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ntmobile.errors import AccessDenied, AuthenticationError, MalformedMessage
-from ntmobile.machines.nonces import NonceMemory
+from ntmobile.machines.exchange.nonces import NonceMemory
+from ntmobile.machines.exchange.tokens import TokenTable
 from ntmobile.machines.rate import RateLimiter
-from ntmobile.machines.tokens import TokenTable
 from ntmobile.protocols.http_routes import Access, Head
 from ntmobile.wire import http_signatures, problems
 from ntmobile.wire.certificates import DEVICE_LIMIT, DeviceCertificate, TrustStore
@@ -121,7 +121,7 @@ class CacheAccess:
         if not self.tokens.accepts(self.clock.seconds()):
             raise Problem(
                 problems.UNAVAILABLE,
-                "the cache server has not heard its account server for long; try again later",
+                "the cache server does not hear its account server now; try again later",
                 (("Retry-After", "30"),),
             )
         return http_signatures.parse(head.request)

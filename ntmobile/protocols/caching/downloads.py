@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Final
 
 from attrs import define, field
@@ -29,14 +30,17 @@ from ntmobile.wire.messages.exchange import (
     EncryptedDataConfirmationRequest,
     EncryptedDataConfirmationResponse,
     EncryptedDataDownloadResponse,
+    EncryptedDataListRequest,
+    EncryptedDataListResponse,
+    ListedObject,
 )
 from ntmobile.wire.problems import Problem
 
-#: Bytes that are read of a part at once: much, or, where there are more than :data:`FEW` downloads,
-#: little, so that many slow ones need little memory.
+#: Bytes that are read of a part at once: at most, at least, and of all parts that are being read,
+#: so that many slow downloads need little memory. The next piece is read while one goes out.
 PIECE: Final = 1 << 19
-SMALL_PIECE: Final = 1 << 17
-FEW: Final = 16
+SMALLEST: Final = 1 << 14
+PIECES: Final = 2 << 20
 
 _RANGE: Final = re.compile(r"bytes=(\d{0,10})-(\d{0,10})")
 
@@ -48,7 +52,7 @@ class Downloads:
     storage: ICacheStorage
     objects: Objects
     trust: TrustStore
-    _active: int = field(default=0, init=False)
+    _reading: int = field(default=0, init=False)
 
     def routes(self) -> list[Route]:
         """What can be asked."""
@@ -62,6 +66,16 @@ class Downloads:
                 self.manifest,
                 parameters=(OBJECT,),
                 answer=EncryptedDataDownloadResponse,
+                problems=full,
+            ),
+            Route(
+                "POST",
+                "/v1/objects/query",
+                "Download the manifests of several objects",
+                RECEIVER,
+                self.manifests,
+                body=EncryptedDataListRequest,
+                answer=EncryptedDataListResponse,
                 problems=full,
             ),
             Route(
@@ -105,6 +119,17 @@ class Downloads:
             document=EncryptedDataDownloadResponse(found.record.manifest, found.stored.parts)
         )
 
+    async def manifests(self, call: Call) -> Answer:
+        """Give the manifests of those that are here for the caller; the others are left out."""
+        request: EncryptedDataListRequest = call.message
+        check_info(call.caller.fqdn, request.info)
+        listed = []
+        for identifier in dict.fromkeys(request.objects):
+            with suppress(NoSuchItem):
+                found = await self.objects.for_receiver(call.caller, identifier)
+                listed.append(ListedObject(identifier, found.record.manifest, found.stored.parts))
+        return Answer(document=EncryptedDataListResponse(tuple(listed)))
+
     async def part(self, call: Call) -> Answer:
         """Give a part, or a range of it."""
         found = await self.objects.for_receiver(call.caller, call.value("object"))
@@ -125,16 +150,16 @@ class Downloads:
 
     async def _pieces(
         self, identifier: bytes, number: int, start: int, length: int
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """A piece is read while the one before goes out."""
         at = self.objects.unix_time()
         end = start + length
 
         def read() -> Deferred[bytes]:
-            size = PIECE if self._active <= FEW else SMALL_PIECE
+            size = max(SMALLEST, min(PIECE, PIECES // (2 * self._reading)))
             return self.storage.read_part(identifier, number, start, min(size, end - start), at)
 
-        self._active += 1
+        self._reading += 1
         coming = read()
         try:
             while start < end:
@@ -144,7 +169,7 @@ class Downloads:
                     coming = read()
                 yield piece
         finally:
-            self._active -= 1
+            self._reading -= 1
             coming.addErrback(lambda _: None)
 
     async def confirm(self, call: Call) -> Answer:

@@ -8,7 +8,8 @@ told again by itself.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -18,6 +19,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from ntmobile.errors import (
+    AccessDenied,
     AuthenticationError,
     InvalidName,
     NTMobileError,
@@ -27,6 +29,7 @@ from ntmobile.errors import (
 from ntmobile.interfaces import Exchange, ICacheStorage, WaitingKind
 from ntmobile.protocols.caching.records import read_key, read_object
 from ntmobile.protocols.caching.roots import Roots
+from ntmobile.protocols.caching.turns import Ask, Turns
 from ntmobile.wire import names
 from ntmobile.wire.certificates import TrustStore
 from ntmobile.wire.codec import Message
@@ -40,27 +43,27 @@ from ntmobile.wire.messages.exchange import (
     RequestInfo,
 )
 from ntmobile.wire.messages.realtime import Outcome
+from ntmobile.wire.roles import speaks_for
 
 log = Logger()
-
-#: Asks the coordinator of a domain.
-Ask = Callable[[str, Message], Awaitable[Message]]
 
 #: Seconds that a client waits for what coordinators say; they are told in any case.
 PATIENCE: Final = 8.0
 #: Seconds until a request is repeated for the first time, and at most.
 FIRST: Final = 5.0
 MOST: Final = 900.0
-#: Requests read from the storage at once, items told at once, and seconds between two looks.
+#: Requests read from the storage at once, items judged at once, and seconds between two looks.
 LISTED: Final = 500
 AT_ONCE: Final = 32
 LONGEST_LOOK: Final = 60.0
-#: Seconds after which a storage that failed is asked again.
+#: Seconds after which a storage that failed is asked again: for all, and for one item.
 AFTER_FAILURE: Final = 5.0
+REST: Final = 60.0
 
 _TOLD: Final = frozenset({Outcome.OK, Outcome.WAKING})
 #: What another attempt could change.
 _LATER: Final = frozenset({Outcome.UNREACHABLE, Outcome.BUSY, Outcome.NO_RELAY})
+_FAILED: Final = "the cache server cannot read or write what it keeps; it is tried again"
 _WRONG_ROOT: Final = "the stored data is not what the sender signed; it has to be sent anew"
 
 _Item = tuple[WaitingKind, bytes]
@@ -83,10 +86,15 @@ class Exchanges:
     unix_time: Callable[[], float]
     _telling: dict[_Item, list[Deferred[None]]] = field(factory=dict, init=False)
     _gate: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(AT_ONCE), init=False)
+    _turns: Turns = field(init=False)
+    _resting: dict[_Item, float] = field(factory=dict, init=False)
     _timer: IDelayedCall | None = field(default=None, init=False)
     _looking: bool = field(default=False, init=False)
     _again: bool = field(default=False, init=False)
     _stopped: bool = field(default=True, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._turns = Turns(self.ask)
 
     # -- As time goes by
 
@@ -119,9 +127,10 @@ class Exchanges:
         self._looking, self._again = True, False
         wait = AFTER_FAILURE
         try:
+            self._rested()
             found = await self.storage.exchanges(self.unix_time(), LISTED)
             for item, each in _by_item(found).items():
-                if item not in self._telling:
+                if item not in self._telling and item not in self._resting:
                     Deferred.fromCoroutine(self._tell_later(item, each))
             due = await self.storage.next_exchange()
             wait = LONGEST_LOOK if due is None else due - self.unix_time()
@@ -136,6 +145,11 @@ class Exchanges:
         else:
             # What is being told right now is still due; it is not asked for in circles.
             self._look_in(min(max(wait, 1.0), LONGEST_LOOK))
+
+    def _rested(self) -> None:
+        now = self.clock.seconds()
+        for item in [item for item, until in self._resting.items() if until <= now]:
+            del self._resting[item]
 
     async def _tell_later(self, item: _Item, each: list[Exchange]) -> None:
         attempts = max(one.attempts for one in each)
@@ -191,18 +205,16 @@ class Exchanges:
             again = True
         self._telling[item] = []
         try:
-            await self._gate.acquire()
-            try:
-                if again:
-                    destinations = await self._untold(item, destinations, found)
-                if destinations:
-                    await self._tell(item, document, destinations, attempts, found)
-            finally:
-                self._gate.release()
+            if again:
+                destinations = await self._untold(item, destinations, found)
+            if destinations:
+                await self._tell(item, document, destinations, attempts, found)
         except NTMobileError as problem:
-            log.warn("a storage could not note what was told: {problem}", problem=str(problem))
+            log.warn("an exchange request waits: {problem}", problem=str(problem))
+            await self._rest(item, destinations, attempts, found)
         except Exception:
             log.failure("an exchange request failed")
+            await self._rest(item, destinations, attempts, found)
         finally:
             for waiting in self._telling.pop(item):
                 waiting.callback(None)
@@ -245,7 +257,28 @@ class Exchanges:
         return [each for each in destinations if each not in told]
 
     async def _is_right(self, document: bytes) -> bool:
-        return await self.roots.is_right(read_object(document).read(), self.unix_time())
+        await self._gate.acquire()
+        try:
+            return await self.roots.is_right(read_object(document).read(), self.unix_time())
+        finally:
+            self._gate.release()
+
+    async def _rest(
+        self,
+        item: _Item,
+        destinations: Sequence[str],
+        attempts: int,
+        results: dict[str, Delivery],
+    ) -> None:
+        """Leave an item alone for a while, even if the storage does not take a note of that."""
+        self._resting[item] = self.clock.seconds() + REST
+        failed = [
+            Delivery(each, Outcome.UNREACHABLE, _FAILED)
+            for each in destinations
+            if each not in results
+        ]
+        with suppress(NTMobileError):  # as before, which was logged
+            await self._note(item, failed, attempts)
 
     async def _note(self, item: _Item, deliveries: list[Delivery], attempts: int) -> None:
         at = self.unix_time()
@@ -267,7 +300,7 @@ class Exchanges:
         """What the coordinator of a domain says for some of its devices."""
         try:
             self.trust.authority_for(domain)
-            answer = await self.ask(domain, self._request(item[0], document, fqdns))
+            answer = await self._turns.ask(domain, self._request(item[0], document, fqdns))
         except UnknownName as problem:
             return _all(fqdns, Outcome.UNKNOWN, str(problem))
         except AuthenticationError as problem:
@@ -317,6 +350,18 @@ def _by_item(found: Iterable[Exchange]) -> dict[_Item, list[Exchange]]:
     for each in found:
         items[each.kind, each.identifier].append(each)
     return items
+
+
+def check_sender(server: str, sender: str) -> None:
+    """See that a server may speak for a sender to coordinators (R1).
+
+    :raises AccessDenied: it may not: coordinators would end the link.
+    """
+    if not speaks_for("cs", server, sender):
+        domain = server.partition(".")[2]
+        raise AccessDenied(
+            f"this cache server sends for devices of {domain}; use one of your own domain"
+        )
 
 
 def check_destinations(destinations: Sequence[str]) -> None:

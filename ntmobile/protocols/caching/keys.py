@@ -10,7 +10,7 @@ from ntmobile.errors import AccessDenied, MalformedMessage, NoSuchItem
 from ntmobile.interfaces import ICacheStorage
 from ntmobile.machines.exchange.shared_keys import verify_key
 from ntmobile.protocols.caching.access import DEVICE, RECEIVER
-from ntmobile.protocols.caching.exchanging import Exchanges, check_destinations
+from ntmobile.protocols.caching.exchanging import Exchanges, check_destinations, check_sender
 from ntmobile.protocols.caching.records import check_info, read_key, stored_key
 from ntmobile.protocols.http_routes import Answer, Call, Route, octets
 from ntmobile.wire import problems
@@ -64,6 +64,7 @@ class Keys:
         request: EncryptionKeyUploadRequest = call.message
         sender, info = call.caller.fqdn, request.info
         check_info(sender, info)
+        check_sender(self.exchanges.server.name, sender)
         destinations = tuple(each.destination for each in request.keys)
         check_destinations(destinations)
         if set(destinations) != set(info.destinations):

@@ -10,6 +10,9 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
 from ntmobile.interfaces import ICacheStorage
 from ntmobile.machines.exchange.objects import SEALED_CHUNK, SEALED_PART, ObjectHeader, ObjectRoot
 from ntmobile.wire.messages.exchange import Manifest
@@ -38,6 +41,7 @@ class Roots:
         self.offload = offload
         self._hashes: OrderedDict[tuple[bytes, int], bytes] = OrderedDict()
         self._right: OrderedDict[bytes, None] = OrderedDict()
+        self._judging: dict[tuple[bytes, bytes], list[Deferred[bool]]] = {}
 
     async def hash_part(self, manifest: Manifest, number: int, data: bytes) -> bytes:
         """The chunk hashes of a part.
@@ -56,6 +60,16 @@ class Roots:
         while len(self._hashes) > PARTS:
             self._hashes.popitem(last=False)
 
+    def forget(self, identifier: bytes) -> None:
+        """An object is not there any more, or not complete: what comes may be something else."""
+        self._right.pop(identifier, None)
+        for key in [key for key in self._hashes if key[0] == identifier]:
+            del self._hashes[key]
+
+    def incomplete(self, identifier: bytes) -> None:
+        """An object is not complete, so that it cannot be right yet."""
+        self._right.pop(identifier, None)
+
     async def is_right(self, manifest: Manifest, at: float) -> bool:
         """Whether the stored parts, all of which came, are the object that was signed.
 
@@ -63,6 +77,26 @@ class Roots:
         """
         if manifest.object in self._right:
             return True
+        judging = manifest.object, manifest.root
+        waiting = self._judging.get(judging)
+        if waiting is not None:
+            # It is being read already, which takes a while where it is long.
+            mine: Deferred[bool] = Deferred()
+            waiting.append(mine)
+            return await mine
+        self._judging[judging] = []
+        try:
+            right = await self._judge(manifest, at)
+        except BaseException:
+            failure = Failure()
+            for each in self._judging.pop(judging):
+                each.errback(failure)
+            raise
+        for each in self._judging.pop(judging):
+            each.callback(right)
+        return right
+
+    async def _judge(self, manifest: Manifest, at: float) -> bool:
         header = ObjectHeader.parse(manifest.header)
         root = ObjectRoot(header)
         for number in range(header.parts):

@@ -7,15 +7,15 @@ from typing import Final
 
 from attrs import define
 
-from ntmobile.errors import AccessDenied, MalformedMessage
+from ntmobile.errors import AccessDenied, MalformedMessage, NoSuchItem, StorageFailed
 from ntmobile.interfaces import ICacheStorage
 from ntmobile.machines.exchange.manifests import verify_manifest
 from ntmobile.machines.exchange.objects import SEALED_PART
 from ntmobile.protocols.caching.access import DEVICE, Caller
-from ntmobile.protocols.caching.exchanging import Exchanges, check_destinations
+from ntmobile.protocols.caching.exchanging import Exchanges, check_destinations, check_sender
 from ntmobile.protocols.caching.incoming import PartReceiver, find_part
 from ntmobile.protocols.caching.objects import OBJECT, PART_NUMBER, Found, Objects
-from ntmobile.protocols.caching.records import check_info, stored_object
+from ntmobile.protocols.caching.records import ObjectRecord, check_info, stored_object
 from ntmobile.protocols.caching.roots import Roots
 from ntmobile.protocols.http_routes import Answer, Call, Head, Route
 from ntmobile.wire import problems
@@ -103,6 +103,10 @@ class Uploads:
         request: EncryptedDataUploadRequest = call.message
         sender, now = call.caller.fqdn, self.objects.unix_time()
         check_info(sender, request.info)
+        check_sender(self.exchanges.server.name, sender)
+        known = await self._known(call.caller, request)
+        if known is not None:
+            return await self._standing(known)
         certificate = self.trust.verify_device(request.manifest.certificate, now)
         if certificate.fqdn != sender:
             raise AccessDenied(f"a manifest of {certificate.fqdn}, sent by {sender}")
@@ -115,8 +119,22 @@ class Uploads:
                 f"an object of {manifest.length} bytes; this server takes {self.largest} at most",
             )
         announced = stored_object(request.info, request.manifest, manifest)
-        await self.storage.add_object(announced, now)
+        standing = await self.storage.add_object(announced, now)
+        if not standing.complete:  # another one of that identifier may have been, and expired
+            self.roots.incomplete(manifest.object)
         return await self._standing(await self.objects.of_sender(call.caller, manifest.object))
+
+    async def _known(self, caller: Caller, request: EncryptedDataUploadRequest) -> Found | None:
+        """What is announced by the very same request, which was verified then.
+
+        So an upload goes on although the certificate in it, which lasts a day, has ended since.
+        """
+        record = ObjectRecord(request.info, request.manifest)
+        try:
+            found = await self.objects.of_sender(caller, record.read().object)
+        except (NoSuchItem, StorageFailed):
+            return None
+        return found if found.record == record else None
 
     async def part(self, call: Call) -> Answer:
         """Keep a part, if it is of the size that it must have."""
@@ -155,7 +173,7 @@ class Uploads:
             raise Problem(problems.CONFLICT, f"parts are missing: {listed}; upload them first")
         at = self.objects.unix_time()
         if not found.standing.released and not await self.roots.is_right(found.manifest, at):
-            await self.storage.remove(identifier)
+            await self._remove(identifier)
             raise Problem(
                 problems.CONTENT,
                 "the parts are not what the manifest signed; the object is removed, send it anew",
@@ -172,8 +190,12 @@ class Uploads:
     async def withdraw(self, call: Call) -> Answer:
         """Remove an object."""
         found = await self.objects.of_sender(call.caller, call.value("object"))
-        await self.storage.remove(found.stored.identifier)
+        await self._remove(found.stored.identifier)
         return Answer(204)
+
+    async def _remove(self, identifier: bytes) -> None:
+        await self.storage.remove(identifier)
+        self.roots.forget(identifier)
 
     async def _untold(self, identifier: bytes) -> list[str]:
         found = await self.storage.deliveries(identifier, self.objects.unix_time())

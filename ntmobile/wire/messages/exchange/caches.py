@@ -10,6 +10,7 @@ from ntmobile.wire.codec import declare
 from ntmobile.wire.messages.exchange.values import (
     DESTINATIONS,
     LISTED,
+    MANIFESTS,
     Deliveries,
     Document,
     ObjectId,
@@ -176,3 +177,40 @@ class DeliveryStatusResponse(Document, frozen=True):
 
     object: ObjectId
     statuses: Annotated[tuple[DeliveryStatus, ...], Meta(max_length=DESTINATIONS)]
+
+
+class ListedObject(Document, frozen=True):
+    """An object of a list: its manifest, and of how many parts it consists."""
+
+    object: ObjectId
+    manifest: SignedManifest
+    parts: Count
+
+
+@declare(
+    0x071A,
+    "Encrypted Data List Request",
+    sender="client",
+    receiver="CS",
+    transport="https",
+    protection=_HTTP,
+)
+class EncryptedDataListRequest(Document, frozen=True):
+    """Asks for the manifests of several objects at once."""
+
+    info: RequestInfo
+    objects: Annotated[tuple[ObjectId, ...], Meta(min_length=1, max_length=MANIFESTS)]
+
+
+@declare(
+    0x071B,
+    "Encrypted Data List Response",
+    sender="CS",
+    receiver="client",
+    transport="https",
+    protection=_HTTP,
+)
+class EncryptedDataListResponse(Document, frozen=True):
+    """Those of them that wait there for who asks."""
+
+    objects: Annotated[tuple[ListedObject, ...], Meta(max_length=MANIFESTS)]

@@ -20,7 +20,15 @@ from ntmobile.wire.messages.exchange.values import (
     TemporalKey,
     UnixTime,
 )
-from ntmobile.wire.messages.fields import Certificate, Counter, Digest, Key, Name, Seconds
+from ntmobile.wire.messages.fields import (
+    Certificate,
+    Counter,
+    Digest,
+    Key,
+    Millis,
+    Name,
+    Seconds,
+)
 
 _LINK = "mutual TLS between servers"
 
@@ -169,7 +177,8 @@ class TokenUpdate(Document, frozen=True):
 
     :ivar sequence: of the last change. :ivar since: changes up to here are known already; 0: this
         is all there is. :ivar revoked: devices whose tokens hold no more.
-    :ivar lease: seconds for which the CS may go by this.
+    :ivar lease: seconds for which the CS may go by this; 0: there is more to tell first.
+    :ivar time: of the AS, in milliseconds since 1970 (R12); 0: it is not said.
     """
 
     sequence: Counter
@@ -177,6 +186,7 @@ class TokenUpdate(Document, frozen=True):
     tokens: Annotated[tuple[Token, ...], Meta(max_length=LISTED)] = ()
     revoked: Annotated[tuple[Name, ...], Meta(max_length=LISTED)] = ()
     lease: Seconds = 600
+    time: Millis = 0
 
 
 @declare(

@@ -22,6 +22,8 @@ from ntmobile.wire.messages.fields import (
 DESTINATIONS: Final = 64
 #: Entries of one list.
 LISTED: Final = 1000
+#: Manifests in one answer: it must fit a document.
+MANIFESTS: Final = 64
 #: Devices of one question for pre-keys: the answer must fit a frame.
 ASKED: Final = 32
 

@@ -1,0 +1,3 @@
+"""Who still has to hear that a device or user is revoked (R34)."""
+
+from __future__ import annotations
