@@ -40,10 +40,15 @@ class RunCase(SynchronousTestCase):
         return [one for one in sent if isinstance(one, Transmit | TransmitRun)]
 
     def receive(self, data: bytes | bytearray, segment: int) -> list[tuple[bytes, bool]]:
-        """Packets that b's tunnel delivers of datagrams that come together; whether partial."""
+        """Packets that b's tunnel delivers of datagrams that come together; whether partial.
+
+        What is of another index it leaves to others, and is given the rest again, as always.
+        """
         source = self.b.open.active
         assert source is not None
-        self.b.open.run_received(memoryview(data), segment, source.remote, self.net.now)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self.b.open.run_received(rest, segment, source.remote, self.net.now) :]
         found: list[tuple[bytes, bool]] = []
         for effect in self.b.open.effects():
             if isinstance(effect, Deliver):
