@@ -39,6 +39,8 @@ RATIO, MEMORY = 0.5, 100.0
 #: The peer, asked as the cache server is.
 PARTS: Final = f"{NGINX}, 4 MiB a request"
 _APPLICATION: Final = "bench"
+#: Connections on which parts are uploaded, as the client library does.
+LANES: Final = 2
 
 
 @define(frozen=True)
@@ -59,13 +61,13 @@ _NOTE = """\
 Real processes on loopback: an account server, two coordinators and a cache server, with TLS 1.3,
 and nginx of Debian as a WebDAV server with the cache server's certificate, on the same file
 system. One client of our own asks both: a process that has everything ready (sealed parts, digests,
-signatures) and moves it over one connection from and to memory, one request after the other. The
-cache server is asked as its protocol has it, 4 MiB a request, and the time includes announcing the
-object, the check of its root and that the receiver's coordinator was told. nginx gets one `PUT` and
-one `GET` of the same bytes, and, in a row of its own, the same in requests of 4 MiB. What was
-uploaded is hashed where it is stored, or when it was downloaded again, after the clock has stopped;
-before each sample what the last one left is removed, and the disk is idle (`sync`). One sample of
-each goes before those that count.
+signatures) and moves it from and to memory. The cache server is asked as the client library does:
+4 MiB a request, two of them at a time where it uploads, one after the other where it downloads; the
+time includes announcing the object, the check of its root and that the receiver's coordinator was
+told. nginx gets one `PUT` and one `GET` of the same bytes, and, in a row of its own, the same in
+requests as the cache server gets them. What was uploaded is hashed where it is stored, or when it
+was downloaded again, after the clock has stopped; before each sample what the last one left is
+removed, and the disk is idle (`sync`). One sample of each goes before those that count.
 
 They do not do the same. The cache server has each part on the disk (`fsync`) before it says so,
 verifies a SHA-256 of each request and hashes each chunk of 64 KiB; nginx leaves its file to the
@@ -94,13 +96,19 @@ class Transfers:
     cipher: dict[str, str] = field(factory=dict)
     cpu: dict[tuple[str, str], float] = field(factory=dict)
 
-    async def _drive(self, port: int, asks: list[Ask], room: int = 0) -> Done:
-        job = Job(HOST, port, str(self.realm.authority), [asks], str(self.source), room)
+    async def _drive(self, port: int, asks: list[Ask], room: int = 0, ends: int = 0) -> Done:
+        """Ask all on one connection; with ``ends``, what is between them on :data:`LANES`."""
+        lanes, first, last = [asks], asks[:ends], asks[len(asks) - ends :]
+        if ends or (len(asks) > 1 and not room):
+            between = asks[ends : len(asks) - ends]
+            lanes = [between[lane::LANES] for lane in range(LANES)]
+        authority, source = str(self.realm.authority), str(self.source)
+        job = Job(HOST, port, authority, lanes, source, room, first, last)
         return await drive(job, self.realm.directory)
 
-    async def _ask_cache(self, what: str, asks: list[Ask], room: int = 0) -> Done:
+    async def _ask_cache(self, what: str, asks: list[Ask], room: int = 0, ends: int = 0) -> Done:
         before = self.realm.cs.cpu()[1]
-        done = await self._drive(self.realm.ports["cs1"], asks, room)
+        done = await self._drive(self.realm.ports["cs1"], asks, room, ends)
         self.cpu[OWN, what] = self.realm.cs.cpu()[1] - before
         self.cipher[OWN] = done.cipher
         return done
@@ -137,7 +145,7 @@ class Transfers:
 
     async def upload_now(self) -> float:
         """Upload to the CS, MB/s."""
-        done = await self._ask_cache("up", self.parcel.upload(self.realm.phone))
+        done = await self._ask_cache("up", self.parcel.upload(self.realm.phone), ends=1)
         if '"outcome":0' not in done.last:
             raise NothingTransferred(f"the receiver's coordinator was not told: {done.last[:200]}")
         return self._rate(done)

@@ -50,7 +50,9 @@ class Job(msgspec.Struct, frozen=True):
     """What to do.
 
     :ivar authority: file of the certificate that has signed the server's.
-    :ivar lanes: what is asked on each connection, in order. :ivar source: file of the bodies.
+    :ivar lanes: what is asked on each connection, in order.
+    :ivar first: :ivar last: on the first connection, before and after all that.
+    :ivar source: file of the bodies.
     :ivar room: bytes of content that come on one connection.
     """
 
@@ -60,6 +62,8 @@ class Job(msgspec.Struct, frozen=True):
     lanes: Sequence[Sequence[Ask]]
     source: str = ""
     room: int = 0
+    first: Sequence[Ask] = ()
+    last: Sequence[Ask] = ()
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -180,10 +184,12 @@ def run(job: Job) -> Done:
     pairs = list(zip(connections, job.lanes, strict=True))
     with ThreadPoolExecutor(max(len(pairs) - 1, 1)) as threads:
         began, cpu = time.perf_counter(), time.process_time()
+        ask_all(connections[0], job.first, source)
         others = [threads.submit(ask_all, *pair, source) for pair in pairs[1:]]
         last = ask_all(*pairs[0], source)
         for each in others:
             each.result()
+        last = ask_all(connections[0], job.last, source) or last
         seconds, used = time.perf_counter() - began, time.process_time() - cpu
     digest, cipher = sha256(), connections[0].cipher
     for one in connections:

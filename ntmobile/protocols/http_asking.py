@@ -231,7 +231,7 @@ class HttpServerAt:
         self._places = list(places)
         self._timeout = timeout
         self._pool = HTTPConnectionPool(reactor, persistent=True)
-        self._pool.maxPersistentPerHost = 1
+        self._pool.maxPersistentPerHost = 2
         self._pool.cachedConnectionTimeout = KEPT
         self._pool.retryAutomatically = False
         self._running: set[_Running] = set()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from attrs import evolve, frozen
 from msgspec.structs import replace
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 
 from ntmobile import __version__
@@ -60,6 +61,8 @@ from ntmobile.wire.messages.realtime import Outcome
 
 #: Seconds for which the list of cache servers is gone by.
 CACHES_TIME: Final = 30.0
+#: Parts on their way at a time.
+AT_ONCE: Final = 2
 #: Tells how far an upload is: bytes that are there, of how many.
 Progress = Callable[[int, int], None]
 
@@ -289,10 +292,7 @@ async def upload(device: Device, outgoing: Outgoing, progress: Progress) -> Outg
         more = True
         while more:
             missing = (await cache.document(kind, "POST", "/v1/objects", request)).missing
-            for number in missing:
-                progress(min(number * PART, outgoing.length), outgoing.length)
-                part = sealer.seal_part(number, _plain(outgoing.source, *sealer.extent(number)))
-                await cache.ask("PUT", f"{base}/parts/{number}", part)
+            await _put_all(cache, outgoing, sealer, missing, progress)
             more = len(missing) == LISTED  # there may be more of them than are listed at once
         progress(outgoing.length, outgoing.length)
         answer = await cache.document(kind, "POST", f"{base}/complete")
@@ -311,6 +311,38 @@ async def upload(device: Device, outgoing: Outgoing, progress: Progress) -> Outg
     device.store.keep_outgoing(stored)
     device.spool.remove(Path(outgoing.source))
     return stored
+
+
+async def _put_all(
+    cache: SignedServer,
+    outgoing: Outgoing,
+    sealer: ChunkSealer,
+    missing: Iterable[int],
+    progress: Progress,
+) -> None:
+    """Upload parts, a few at a time: while the CS writes one, the next one comes.
+
+    :raises NTMobileError: one failed; those that were on their way then have come to their end.
+    """
+    left = deque(missing)
+
+    async def put() -> None:
+        try:
+            while left:
+                number = left.popleft()
+                progress(min(number * PART, outgoing.length), outgoing.length)
+                plain = _plain(outgoing.source, *sealer.extent(number))
+                target = f"/v1/objects/{outgoing.object.hex()}/parts/{number}"
+                await cache.ask("PUT", target, sealer.seal_part(number, plain))
+        except BaseException:
+            left.clear()
+            raise
+
+    putting = [Deferred.fromCoroutine(put()) for _ in range(AT_ONCE)]
+    outcomes: Any = await DeferredList(putting, consumeErrors=True)
+    for done, result in outcomes:
+        if not done:
+            result.raiseException()
 
 
 def _info(device: Device, address: Address) -> RequestInfo:
