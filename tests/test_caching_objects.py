@@ -11,8 +11,10 @@ from ntmobile.errors import StorageFailed
 from ntmobile.interfaces import Quotas
 from ntmobile.machines.exchange.confirmations import sign_confirmation, verify_confirmation
 from ntmobile.plugins.caches.storage import WAITING
+from ntmobile.protocols.caching.downloads import LOOKED_UP
 from ntmobile.wire.http_digests import content_digest
 from ntmobile.wire.messages.exchange import (
+    MANIFESTS,
     DeliveryStatusResponse,
     EncryptedDataConfirmationRequest,
     EncryptedDataDownloadResponse,
@@ -285,6 +287,17 @@ class DownloadTests(ObjectCase):
         forged = msgspec.structs.replace(asked, info=self.client.info)
         answer = self.world.ask(client, "POST", "/v1/objects/query", forged)
         self.assertGreaterEqual(answer.status, 400)
+
+    def test_long_lists(self) -> None:
+        """Who asks for many manifests at once has asked as much as it takes to look them up."""
+        client = self.world.client(BOB)
+        objects = tuple(bytes([number]) * 16 for number in range(MANIFESTS))
+        asked = EncryptedDataListRequest(client.info, objects)
+        answered = 0
+        while self.world.ask(client, "POST", "/v1/objects/query", asked).status == 200:
+            answered += 1
+        self.assertLess(answered, 2000 * LOOKED_UP / MANIFESTS)
+        self.assertGreater(answered, 157)  # the number for ten thousand items
 
     def test_others(self) -> None:
         """R28: who is neither sender nor destination learns nothing, not even that it is there."""

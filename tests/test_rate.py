@@ -45,6 +45,16 @@ class RateLimiterTests(SynchronousTestCase):
         self.assertFalse(limiter.allow(999, 0.0))
         self.assertTrue(limiter.allow(0, 0.0))
 
+    def test_large_events(self) -> None:
+        """What turns out to be large counts for more; it is paid for by those that follow."""
+        limiter = RateLimiter(rate=1.0, burst=4)
+        self.assertTrue(limiter.allow("a", 0.0))
+        limiter.charge("a", 0.0, 5.0)
+        limiter.charge("unknown", 0.0, 5.0)
+        self.assertEqual(limiter.size, 1)
+        self.assertFalse(limiter.allow("a", 2.9))
+        self.assertTrue(limiter.allow("a", 3.0))
+
     def test_wait_says_when(self) -> None:
         """The waiting time is exact: a moment before it is refused, at it allowed."""
         limiter = RateLimiter(rate=0.5, burst=2)

@@ -60,6 +60,14 @@ class RateLimiter:
             self._full_at.popitem(last=False)
         return allowed
 
+    def charge(self, key: Hashable, now: float, cost: float) -> None:
+        """Count ``cost`` events more for one that was allowed, and turned out to be a large one.
+
+        :param now: as for :meth:`allow`.
+        """
+        if key in self._full_at:
+            self._full_at[key] = max(self._full_at[key], now) + cost * self._interval
+
     def wait(self, key: Hashable, now: float) -> float:
         """How many seconds from ``now`` until ``key`` is allowed again; 0 if it is."""
         return max(0.0, self._full_at.get(key, now) - now - self._tolerance)

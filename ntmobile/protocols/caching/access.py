@@ -88,6 +88,10 @@ class CacheAccess:
             ACCOUNT_SERVER: self._account_server,
         }
 
+    def charge(self, caller: Caller, requests: float) -> None:
+        """Count a request that was let in as so many more."""
+        self._limiter.charge(caller.fqdn, self.clock.seconds(), requests)
+
     def tick(self) -> None:
         """Every minute: forget what is over."""
         self.tokens.expire(self.unix_time())

@@ -77,7 +77,7 @@ class Cache:
         self._served = (
             Keys(storage, self.exchanges, trust, unix_time),
             Uploads(storage, objects, self.exchanges, roots, trust, largest),
-            Downloads(storage, objects, trust),
+            Downloads(storage, objects, trust, self.access.charge),
         )
 
     def unix_time(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from ntmobile.errors import AccessDenied, MalformedMessage, NoSuchItem
 from ntmobile.interfaces import ICacheStorage
 from ntmobile.machines.exchange.confirmations import verify_confirmation
-from ntmobile.protocols.caching.access import DEVICE, RECEIVER
+from ntmobile.protocols.caching.access import DEVICE, RECEIVER, Caller
 from ntmobile.protocols.caching.objects import NOTHING, OBJECT, PART_NUMBER, Objects
 from ntmobile.protocols.caching.records import (
     check_info,
@@ -42,16 +42,23 @@ PIECE: Final = 1 << 19
 SMALLEST: Final = 1 << 14
 PIECES: Final = 2 << 20
 
+#: Objects that take about as long to look up as a request of its own.
+LOOKED_UP: Final = 8
+
 _RANGE: Final = re.compile(r"bytes=(\d{0,10})-(\d{0,10})")
 
 
 @define(eq=False)
 class Downloads:
-    """Serves receivers; and senders who ask how it went."""
+    """Serves receivers; and senders who ask how it went.
+
+    :ivar charge: counts what a caller asked as so many requests more.
+    """
 
     storage: ICacheStorage
     objects: Objects
     trust: TrustStore
+    charge: Callable[[Caller, float], None]
     _reading: int = field(default=0, init=False)
 
     def routes(self) -> list[Route]:
@@ -123,6 +130,7 @@ class Downloads:
         """Give the manifests of those that are here for the caller; the others are left out."""
         request: EncryptedDataListRequest = call.message
         check_info(call.caller.fqdn, request.info)
+        self.charge(call.caller, len(request.objects) / LOOKED_UP)
         listed = []
         for identifier in dict.fromkeys(request.objects):
             with suppress(NoSuchItem):
