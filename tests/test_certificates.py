@@ -118,6 +118,18 @@ class DeviceTests(SynchronousTestCase):
         verify = REALM.trust().verify_device
         self.assertRaises(CertificateError, verify, bytes(altered), NOW)
 
+    def test_unused_bits(self) -> None:
+        """R4: a signature that ends in zero bits has one encoding, not one for each of them."""
+        verify = REALM.trust().verify_device
+        found = next(
+            one for one in (REALM.certify(VALID) for _ in range(4000)) if not one.der[-1] & 7
+        )
+        verify(found.der, NOW)
+        for unused in range(1, 8):
+            altered = bytearray(found.der)
+            altered[-65] = unused
+            self.assertRaises(CertificateError, verify, bytes(altered), NOW)
+
     @given(st.integers(0, len(VALID.der) - 1))
     def test_truncated(self, length: int) -> None:
         """R11: a truncated certificate is one error, and so is one with a tail."""

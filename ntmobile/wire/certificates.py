@@ -67,6 +67,10 @@ def _parsing(what: str) -> Iterator[None]:
     except Exception as problem:
         raise CertificateError(f"{what} that does not parse: {problem}") from None
 
+#: How an Ed25519 signature begins at the end of a certificate: a BIT STRING (3) of 65 bytes, no bit
+#: of which is unused. Where a signature ends in zeros, other numbers would verify all the same.
+_SIGNATURE: Final = b"\x03\x41\x00"
+
 
 @frozen
 class DeviceCertificate:
@@ -103,7 +107,10 @@ class DeviceCertificate:
                 f"a device certificate of {len(der)} bytes, more than {DEVICE_LIMIT}"
             )
         with _parsing("a device certificate"):
-            return cls._parse(x509.load_der_x509_certificate(der))
+            certificate = x509.load_der_x509_certificate(der)
+            if not der.endswith(_SIGNATURE + certificate.signature):
+                raise CertificateError("a device certificate whose signature is encoded otherwise")
+            return cls._parse(certificate)
 
     @classmethod
     def _parse(cls, certificate: x509.Certificate) -> DeviceCertificate:
