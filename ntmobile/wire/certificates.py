@@ -67,6 +67,7 @@ def _parsing(what: str) -> Iterator[None]:
     except Exception as problem:
         raise CertificateError(f"{what} that does not parse: {problem}") from None
 
+
 #: How an Ed25519 signature begins at the end of a certificate: a BIT STRING (3) of 65 bytes, no bit
 #: of which is unused. Where a signature ends in zeros, other numbers would verify all the same.
 _SIGNATURE: Final = b"\x03\x41\x00"
