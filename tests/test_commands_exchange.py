@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from functools import partial
@@ -115,13 +116,45 @@ class ExchangeCommandTests(StoresTestCase, AnyAgentTestCase):
         self.assertEqual((data, b"", 0), ran)
         self.assertEqual([], list((laptop / "received").iterdir()))
 
-    async def ntm_with(self, stdin: Path, *words: object) -> tuple[bytes, bytes, int]:
-        """Run a command with standard input from a file: output, errors, status."""
+    async def test_pipe_without_room(self) -> None:
+        """What comes by a pipe and finds no room, or no pipe at all, is one line; nothing stays."""
+        _, phone, _ = await self.pair_with_stores()
+        state, file = state_of(phone), self.write(TEXT)
+        said = await self.ntm_with(file, "send", "--state", state, LAPTOP, "-", most=1000)
+        closed = await self.ntm_with(None, "send", "--state", state, LAPTOP, "-")
+        out = await self.ntm_with(None, "get", "--state", state, "-o", "-")
+        for (_, errors, status), expected in (
+            (said, b"cannot be kept until it is sent: File too large"),
+            (closed, b"standard input is closed"),
+            (out, b"standard output is closed"),
+        ):
+            self.assertEqual(1, status)
+            self.assertEqual(1, len(errors.splitlines()), errors)
+            self.assertIn(expected, errors)
+        self.assertEqual([], list((state / "outbox").iterdir()))
+        self.assertEqual([], phone.node.exchange.outgoing())
+
+    async def ntm_with(
+        self, stdin: Path | None, *words: object, most: int | None = None
+    ) -> tuple[bytes, bytes, int]:
+        """Run a command with standard input from a file: output, errors, status.
+
+        :param stdin: None: neither standard input nor output is open.
+        :param most: bytes of a file that it can write.
+        """
+
+        def prepare() -> None:
+            if most is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+            if stdin is None:
+                os.close(0)
+                os.close(1)
 
         def run() -> tuple[bytes, bytes, int]:
-            with stdin.open("rb") as stream:
+            with (stdin or Path(os.devnull)).open("rb") as stream:
                 ran = subprocess.run(
                     [sys.executable, "-c", NTM, *map(str, words)],
+                    preexec_fn=prepare,
                     env=environment(),
                     stdin=stream,
                     capture_output=True,
@@ -227,6 +260,7 @@ class ExchangeCommandTests(StoresTestCase, AnyAgentTestCase):
             (("send", LAPTOP, file.with_name("no")), "is not there"),
             (("send", LAPTOP, file, "--application", "a/../b"), "letters, digits"),
             (("send", LAPTOP, file, "--note", "n" * 201), "a note of 201 characters; 200 at most"),
+            (("inbox", "--application", "a/b"), "letters, digits"),
             (("get", "abcdef"), "no item 'abcdef' is waiting; see ntm inbox"),
             (("get", "abcdef", "-o", "no/where"), "no: is no directory"),
             (("sent", "abcdef"), "no item 'abcdef' is sent from here"),

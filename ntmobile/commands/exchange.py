@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TextIO
 
 import click
 
@@ -115,14 +115,24 @@ def _source(state: Path, file: str) -> Iterator[Path]:
     try:
         with open(spooled, "xb", opener=_private) as target:
             if file == "-":
-                shutil.copyfileobj(sys.stdin.buffer, target)
+                shutil.copyfileobj(_standard(sys.stdin, "input").buffer, target)
             else:
                 with path.open("rb") as stream:
                     shutil.copyfileobj(stream, target)
-    except BaseException:
+    except BaseException as problem:
         spooled.unlink(missing_ok=True)
+        if isinstance(problem, OSError):
+            reason = f"cannot be kept until it is sent: {problem.strerror}"
+            raise StorageFailed(f"{file}: {reason}; make room at {spooled.parent}") from None
         raise
     yield spooled  # from now on it is the agent's
+
+
+def _standard(stream: TextIO | None, which: str) -> TextIO:
+    """A standard stream, which a program may have been started without."""
+    if stream is None:
+        raise StorageFailed(f"standard {which} is closed; name a file")
+    return stream
 
 
 def _private(path: str, flags: int) -> int:
@@ -242,6 +252,8 @@ def get(state: Path, as_json: bool, ident: str, wait: float | None, output: str 
     to_screen = output == "-"
     if output is not None and not to_screen and not Path(output).absolute().parent.is_dir():
         raise StorageFailed(f"{Path(output).parent}: is no directory")
+    if to_screen:
+        _standard(sys.stdout, "output")  # before anything is fetched
     into = None if to_screen else str(Path(output or ".").absolute())
     quiet = as_json or to_screen
     try:

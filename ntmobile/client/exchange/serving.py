@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from ntmobile.client.exchange.exchange import Exchange
 from ntmobile.client.exchange.items import Failed, Item, Outgoing, Stored, Uploading
-from ntmobile.client.exchange.parcel import LIFETIME, Parcel
+from ntmobile.client.exchange.parcel import LIFETIME, Parcel, check_labels
 from ntmobile.errors import AlreadyExists, InvalidName, NoSuchItem, NTMobileError, Unreachable
 
 #: The application of the commands, where no other is named.
@@ -200,6 +200,7 @@ class Serving:
     async def inbox(self, given: Mapping[str, Any], _: Tell) -> object:
         """What waits, and how many items of other applications do."""
         wanted = _parameters(given, InboxParameters).application
+        check_labels(wanted or "")
         found = await self._exchange.waiting(None)
         items = [one for one in found.items if wanted in (None, one.application)]
         return {
