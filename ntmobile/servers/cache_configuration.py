@@ -7,9 +7,8 @@ from pathlib import Path
 from attrs import frozen
 
 from ntmobile.interfaces import Quotas
-from ntmobile.plugins.section import REQUIRED, Section
-from ntmobile.servers.configuration import CS_PORT, DC_PORT, Identity, Listening, Server
-from ntmobile.wire import names
+from ntmobile.plugins.section import Section
+from ntmobile.servers.configuration import CS_PORT, Identity, Listening, Server, attached
 
 #: Largest number of bytes that may be written anywhere here.
 _BYTES = 1 << 60
@@ -48,25 +47,15 @@ class CacheConfiguration:
 def load_cache(file: Path) -> CacheConfiguration:
     """Read a cache server's file."""
     top = Section.read(file)
-    realm = top.text("realm", check=names.check_domain, expected="the realm's domain")
-    name = top.text("name", check=names.check_server, expected="the server's name, NAME.DOMAIN")
-    coordinator = top.section("coordinator", optional=False)
+    name, realm, coordinator = attached(top)
     quotas, limits = top.section("quotas"), top.section("limits")
-    domain = coordinator.text("domain", check=names.check_domain, expected="the DC's domain")
-    if name.partition(".")[2] != domain or not names.is_within(domain, realm):
-        raise top.problem("name", f"{name} is not directly within {domain}, or not in {realm}")
     configuration = CacheConfiguration(
         file=file,
         name=name,
         realm=realm,
         identity=Identity.read(top, "cs", name, realm),
         listening=Listening.read(top, CS_PORT),
-        coordinator=Server(
-            "dc",
-            domain,
-            coordinator.addresses("addresses", REQUIRED),
-            coordinator.port("port", DC_PORT),
-        ),
+        coordinator=coordinator,
         state=top.path("state", "state"),
         quotas=Quotas(
             user=quotas.integer("user", 0, low=0, high=_BYTES),
@@ -80,6 +69,6 @@ def load_cache(file: Path) -> CacheConfiguration:
         lookup=top.plugin("lookup", "dns"),
         storage=top.plugin("storage", "files"),
     )
-    for section in (coordinator, quotas, limits, top):
+    for section in (quotas, limits, top):
         section.finish()
     return configuration

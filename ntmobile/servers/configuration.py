@@ -275,26 +275,35 @@ class RelayConfiguration:
 def load_relay(file: Path) -> RelayConfiguration:
     """Read a relay server's file."""
     top = Section.read(file)
-    realm = top.text("realm", check=names.check_domain, expected="the realm's domain")
-    name = top.text("name", check=names.check_server, expected="the relay's name, NAME.DOMAIN")
-    coordinator, limits = top.section("coordinator", optional=False), top.section("limits")
-    domain = coordinator.text("domain", check=names.check_domain, expected="the DC's domain")
-    if name.partition(".")[2] != domain or not names.is_within(domain, realm):
-        raise top.problem("name", f"{name} is not directly within {domain}, or not in {realm}")
+    name, realm, coordinator = attached(top)
+    limits = top.section("limits")
     configuration = RelayConfiguration(
         file=file,
         name=name,
         realm=realm,
         identity=Identity.read(top, "rs", name, realm),
         listening=Listening.read(top, RS_PORT),
-        coordinator=_server(coordinator, "dc", domain, DC_PORT),
+        coordinator=coordinator,
         rate=limits.integer("rate", 125_000_000, low=1000, high=1 << 40),
         idle=limits.seconds("idle", 180.0, low=5, high=86400),
         tunnels=limits.integer("tunnels", 10_000, low=1, high=1 << 24),
     )
-    for section in (coordinator, limits, top):
+    for section in (limits, top):
         section.finish()
     return configuration
+
+
+def attached(top: Section) -> tuple[str, str, Server]:
+    """Full name and realm of a server that belongs to a coordinator, and that coordinator."""
+    realm = top.text("realm", check=names.check_domain, expected="the realm's domain")
+    name = top.text("name", check=names.check_server, expected="the server's name, NAME.DOMAIN")
+    section = top.section("coordinator", optional=False)
+    domain = section.text("domain", check=names.check_domain, expected="the DC's domain")
+    if name.partition(".")[2] != domain or not names.is_within(domain, realm):
+        raise top.problem("name", f"{name} is not directly within {domain}, or not in {realm}")
+    coordinator = _server(section, "dc", domain, DC_PORT)
+    section.finish()
+    return name, realm, coordinator
 
 
 def _server(section: Section, role: str, name: str, port: int) -> Server:

@@ -96,8 +96,8 @@ longest = 120
 [foreign]
 """
 
-RELAY: Final = """\
-# The relay server {name}. Paths are relative to this file.
+#: What relay and cache servers have in common: who they are, and their coordinator.
+_ATTACHED: Final = """\
 name = {name}
 realm = {realm}
 # Where devices reach it, and, if that is not the same, where it listens:
@@ -107,12 +107,17 @@ port = {port}
 certificate = {certificate}
 key = {key}
 trust = {trust}
-
+"""
+_COORDINATOR: Final = """
 [coordinator]
 domain = {domain}
 addresses = {dc_addresses}
 port = {dc_port}
+"""
 
+RELAY: Final = f"""\
+# The relay server {{name}}. Paths are relative to this file.
+{_ATTACHED}{_COORDINATOR}
 # Bytes a second of one tunnel; seconds until an idle tunnel is forgotten; tunnels at once.
 [limits]
 rate = 125000000
@@ -120,24 +125,10 @@ idle = 180
 tunnels = 10000
 """
 
-CACHE: Final = """\
-# The cache server {name}. Paths are relative to this file.
-name = {name}
-realm = {realm}
-# Where devices reach it, and, if that is not the same, where it listens:
-addresses = {addresses}
-#listen = ["0.0.0.0", "::"]
-port = {port}
-certificate = {certificate}
-key = {key}
-trust = {trust}
-state = {state}
-
-[coordinator]
-domain = {domain}
-addresses = {dc_addresses}
-port = {dc_port}
-
+CACHE: Final = f"""\
+# The cache server {{name}}. Paths are relative to this file.
+{_ATTACHED}state = {{state}}
+{_COORDINATOR}
 # Where keys and objects are kept.
 [storage]
 plugin = "files"

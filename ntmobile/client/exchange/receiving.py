@@ -27,7 +27,7 @@ from ntmobile.errors import (
 from ntmobile.machines.exchange import xwing
 from ntmobile.machines.exchange.chunks import ChunkOpener
 from ntmobile.machines.exchange.confirmations import sign_confirmation
-from ntmobile.machines.exchange.keyring import OpenedKey
+from ntmobile.machines.exchange.keyring import KeyRing, OpenedKey
 from ntmobile.machines.exchange.manifests import open_details, verify_manifest
 from ntmobile.machines.exchange.objects import PART, ObjectHeader
 from ntmobile.machines.exchange.prekeys import PreKeyRing, sign_prekey
@@ -225,23 +225,23 @@ async def _verified(
                 EncryptedDataListResponse, "POST", "/v1/objects/query", asked
             )
         manifests = {each.object: each.manifest for each in answer.objects}
-    items = []
+    items, ring = [], device.store.keys()
     for entry in entries:
         signed = manifests.get(entry.identifier[:16])
         if signed is not None:
             with problems.about(entry):
-                items.append(await _item(device, entry, signed))
+                items.append(await _item(device, entry, signed, ring))
     return items
 
 
-async def _item(device: Device, entry: CacheEntry, signed: SignedManifest) -> Item:
+async def _item(device: Device, entry: CacheEntry, signed: SignedManifest, ring: KeyRing) -> Item:
     receiver = device.session().identity.fqdn
     pin = await device.pin(signed.certificate, entry.sender)
     manifest = verify_manifest(signed, pin=pin, now=device.now(), receiver=receiver)
     announced = entry.sender, entry.identifier[:16], entry.root, entry.application
     if announced != (manifest.sender, manifest.object, manifest.root, manifest.application):
         raise AuthenticationError(f"{entry.cache} gave another item than was announced")
-    return Item(entry, manifest, open_details(manifest, device.store.keys().key_for(manifest)))
+    return Item(entry, manifest, open_details(manifest, ring.key_for(manifest)))
 
 
 async def fetch(
